@@ -1,0 +1,202 @@
+"""Bytes to an upright RGB picture; the only decoder of the project."""
+
+from __future__ import annotations
+
+import io
+import struct
+import threading
+import warnings
+import zlib
+from collections.abc import Generator
+from contextlib import contextmanager
+
+import numpy as np
+from PIL import Image, ImageFile, UnidentifiedImageError
+
+MAX_PIXELS = 64_000_000
+"""Pictures whose header claims more pixels than this are refused before decoding."""
+
+EXTENSIONS = {
+    "JPEG": "jpg",
+    "MPO": "jpg",
+    "PNG": "png",
+    "WEBP": "webp",
+    "GIF": "gif",
+    "BMP": "bmp",
+    "TIFF": "tiff",
+    "PPM": "ppm",
+    "AVIF": "avif",
+    "JPEG2000": "jp2",
+    "ICO": "ico",
+}
+"""Formats that are decoded (PIL's name -> extension). Others, PostScript among them, are never tried."""
+
+_ORIENTATION_TAG = 0x0112
+_UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+# What PIL's plugins let through on damaged files (found by fuzzing, besides their documented OSError).
+_DAMAGE = (
+    OSError,
+    SyntaxError,
+    ValueError,
+    EOFError,
+    IndexError,
+    KeyError,
+    TypeError,
+    AttributeError,
+    OverflowError,
+    ZeroDivisionError,
+    RuntimeError,
+    struct.error,
+    zlib.error,
+)
+
+
+class PictureError(ValueError):
+    """A picture that cannot be used; the sentence names it and says what is wrong."""
+
+
+def decode(data: bytes, *, name: str) -> Image.Image:
+    """Decodes an encoded picture.
+
+    Grey is replicated, transparency is laid on white, 16-bit values are scaled by 1/257, CMYK is
+    converted, an animation gives its first frame, and EXIF orientation is applied. Colour profiles are
+    ignored, as CLIP's training pipelines do.
+
+    Args:
+        data: the encoded picture, in one of the formats of `EXTENSIONS`.
+        name: what to call the picture in an error (a path, or "shard.tar: member").
+
+    Returns:
+        A loaded picture of mode RGB, upright.
+
+    Raises:
+        PictureError: zero bytes, an unknown format, damage, or more than `MAX_PIXELS` pixels.
+    """
+    with _quiet_pillow():
+        image = _open(data, name=name)
+        try:
+            image.load()
+        except _DAMAGE as error:
+            raise PictureError(f"{name}: the picture is damaged or cut off ({_one_line(error)})") from error
+        try:
+            turn = _UPRIGHT.get(image.getexif().get(_ORIENTATION_TAG, 1))
+        except _DAMAGE:
+            turn = None  # unreadable EXIF says nothing about the pixels
+        try:
+            picture = _to_rgb(image, name=name)
+        except _DAMAGE as error:
+            if isinstance(error, PictureError):
+                raise
+            raise PictureError(
+                f"{name}: cannot convert colour mode {image.mode} to RGB ({_one_line(error)})"
+            ) from error
+        return picture if turn is None else picture.transpose(turn)
+
+
+def probe(data: bytes, *, name: str) -> tuple[str, int, int]:
+    """Reads the header only.
+
+    Args:
+        data: the encoded picture, or enough of its head.
+        name: what to call the picture in an error.
+
+    Returns:
+        Extension by content ("jpg", "png", "webp", "gif", ...), width and height in pixels as stored
+        (before EXIF orientation).
+
+    Raises:
+        PictureError: zero bytes, an unknown format, a damaged header, or more than `MAX_PIXELS` pixels.
+    """
+    with _quiet_pillow():
+        image = _open(data, name=name)
+        assert image.format is not None
+        return EXTENSIONS[image.format], image.width, image.height
+
+
+def _open(data: bytes, *, name: str) -> ImageFile.ImageFile:
+    if not data:
+        raise PictureError(f"{name}: the picture has zero bytes")
+    try:
+        image = Image.open(io.BytesIO(data), formats=tuple(f for f in EXTENSIONS if f in _supported()))
+    except UnidentifiedImageError as error:
+        raise PictureError(f"{name}: not a picture in a known format (jpg, png, webp, gif, ...)") from error
+    except Image.DecompressionBombError as error:
+        raise PictureError(
+            f"{name}: the header claims far more than {MAX_PIXELS:,} pixels, refused as a picture bomb"
+        ) from error
+    except _DAMAGE as error:
+        raise PictureError(f"{name}: the picture's header is damaged ({_one_line(error)})") from error
+    if image.width * image.height > MAX_PIXELS:
+        raise PictureError(
+            f"{name}: the header claims {image.width} x {image.height} pixels, "
+            f"more than {MAX_PIXELS:,}: refused as a picture bomb (resize it first if it is real)"
+        )
+    if image.width < 1 or image.height < 1:
+        raise PictureError(f"{name}: the picture is {image.width} x {image.height} pixels")
+    return image
+
+
+def _supported() -> frozenset[str]:
+    if not _SUPPORTED:
+        Image.init()
+        _SUPPORTED.update(Image.OPEN)
+    return frozenset(_SUPPORTED)
+
+
+_SUPPORTED: set[str] = set()
+
+
+def _to_rgb(image: Image.Image, *, name: str) -> Image.Image:
+    if image.mode.startswith("I"):  # I, I;16 and its byte orders: 16-bit grey
+        grey = np.clip(np.rint(np.asarray(image) / 257.0), 0, 255).astype(np.uint8)
+        return Image.fromarray(grey).convert("RGB")
+    if image.mode == "F":
+        raise PictureError(f"{name}: floating-point pixels have no agreed range; save it as 8-bit RGB")
+    if image.has_transparency_data:
+        layers = image.convert("RGBA")
+        canvas = Image.new("RGB", image.size, (255, 255, 255))
+        canvas.paste(layers, mask=layers)
+        return canvas
+    return image if image.mode == "RGB" else image.convert("RGB")
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+class _Quiet:
+    """Counts the threads now inside PIL, so that its warnings are muted once and restored once."""
+
+    lock = threading.Lock()
+    depth = 0
+    muted: warnings.catch_warnings | None = None
+
+
+@contextmanager
+def _quiet_pillow() -> Generator[None, None, None]:
+    # PIL reports bombs and odd metadata as warnings. catch_warnings alone is not safe when several
+    # threads overlap (the last to leave would restore a muted state), hence the count.
+    with _Quiet.lock:
+        _Quiet.depth += 1
+        if _Quiet.depth == 1:
+            _Quiet.muted = warnings.catch_warnings()
+            _Quiet.muted.__enter__()
+            warnings.filterwarnings("ignore", module=r"PIL(\.|$)")
+    try:
+        yield
+    finally:
+        with _Quiet.lock:
+            _Quiet.depth -= 1
+            if _Quiet.depth == 0:
+                assert _Quiet.muted is not None
+                _Quiet.muted.__exit__(None, None, None)
+                _Quiet.muted = None

@@ -1,0 +1,279 @@
+"""Tar shards to samples and back: any WebDataset reader reads them, the same samples give the same bytes.
+
+A sample is three members, `{key}.{extension}`, `{key}.txt` (the main caption) and `{key}.json` (everything
+else). After the samples come blocks, members named `__name__`: data of the whole shard, which WebDataset
+readers skip.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import mmap
+import re
+import tarfile
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import BinaryIO, NamedTuple
+
+from pocketclip.data.publish import publish_file
+from pocketclip.data.sample import IMAGE_EXTENSIONS, JsonValue, Sample
+
+_BLOCK = 512
+_RECORD = 10_240  # tar files end on a whole record
+_NAME = re.compile(r"[a-z0-9_]{1,90}")
+_MAX_MEMBER_BYTES = 8**11 - 1  # eleven octal digits of a ustar header
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShardEntry:
+    """One shard as an index lists it.
+
+    Attributes:
+        file: name relative to the index's folder, "train/000000.tar".
+        num_samples: samples in it.
+        num_bytes: size of the file.
+        sha256: of the file's bytes, 64 hexadecimal digits.
+    """
+
+    file: str
+    num_samples: int
+    num_bytes: int
+    sha256: str
+
+
+def write_shard(
+    path: Path, samples: Iterable[Sample], *, blocks: Mapping[str, bytes] | None = None
+) -> ShardEntry:
+    """Writes a shard, whole or not at all; the same samples and blocks give the same bytes.
+
+    Args:
+        path: the shard's name, `{split}/{number}.tar`.
+        samples: what goes in, in this order.
+        blocks: name (lower case letters, digits, "_") -> bytes, written after the samples as `__name__`.
+
+    Returns:
+        The shard's entry; `file` is the last two parts of `path`.
+
+    Raises:
+        ValueError: two samples have one key, or `meta` is not JSON.
+        PublishError: the shard cannot be written.
+    """
+    path = Path(path)
+    seen: set[str] = set()
+    with publish_file(path) as file:
+        tar = _TarWriter(file)
+        for sample in samples:
+            if sample.key in seen:
+                raise ValueError(f"{path}: two samples have the key {sample.key!r}; keys must be unique")
+            seen.add(sample.key)
+            tar.add(f"{sample.key}.{sample.extension}", sample.image)
+            tar.add(f"{sample.key}.txt", sample.captions[0].encode())
+            tar.add(f"{sample.key}.json", _details(sample))
+        for name, data in (blocks or {}).items():
+            if not _NAME.fullmatch(name):
+                raise ValueError(f"{path}: block name {name!r} must be lower case letters, digits or '_'")
+            tar.add(f"__{name}__", data)
+        tar.finish()
+    return ShardEntry(
+        file=f"{path.parent.name}/{path.name}",
+        num_samples=len(seen),
+        num_bytes=tar.num_bytes,
+        sha256=tar.digest.hexdigest(),
+    )
+
+
+class _TarWriter:
+    """Appends ustar members with nothing in them that depends on machine, user or time."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self.num_bytes = 0
+        self.digest = hashlib.sha256()
+
+    def add(self, name: str, data: bytes) -> None:
+        if len(data) > _MAX_MEMBER_BYTES:
+            raise ValueError(f"tar member {name} has {len(data):,} bytes, more than a ustar member can hold")
+        info = tarfile.TarInfo(name)
+        info.size = len(data)
+        info.mode = 0o644
+        self._write(info.tobuf(format=tarfile.USTAR_FORMAT))
+        self._write(data)
+        self._write(bytes(-len(data) % _BLOCK))
+
+    def finish(self) -> None:
+        self._write(bytes(2 * _BLOCK))
+        self._write(bytes(-self.num_bytes % _RECORD))
+
+    def _write(self, data: bytes) -> None:
+        self._file.write(data)
+        self.digest.update(data)
+        self.num_bytes += len(data)
+
+
+def _details(sample: Sample) -> bytes:
+    details = {
+        "captions": list(sample.captions),
+        "synthetic": {name: list(texts) for name, texts in sample.synthetic.items()},
+        "meta": dict(sample.meta),
+    }
+    try:
+        text = json.dumps(details, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+        return text.encode()
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"sample {sample.key}: meta is not JSON ({error})") from error
+
+
+class _Member(NamedTuple):
+    name: str
+    start: int
+    end: int
+
+
+class _Place(NamedTuple):
+    key: str
+    extension: str
+    image: _Member
+    details: _Member
+
+
+class ShardReader:
+    """Random access to the samples and blocks of one of our own shards, through a memory map.
+
+    Args:
+        path: the shard.
+
+    Attributes:
+        path: as given.
+        keys: keys of the samples, in the order of the shard.
+
+    Raises:
+        ValueError: the file is empty, cut in the middle, damaged or not one of our shards.
+        FileNotFoundError: there is no such file.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = Path(path)
+        with self.path.open("rb") as file:
+            try:
+                self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+            except ValueError as error:
+                raise ValueError(f"{self.path} is empty, not a shard: {_REMEDY}") from error
+        self._view = memoryview(self._map)
+        try:
+            self._places, self._blocks = _places(_members(self._view, path=self.path), path=self.path)
+        except ValueError:
+            self.close()
+            raise
+        self.keys: list[str] = [place.key for place in self._places]
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    def __getitem__(self, i: int) -> Sample:
+        """The sample at row `i`, counted from 0 (negative from the end)."""
+        place = self._places[i]
+        details = _parse_details(self._bytes(place.details), name=f"{self.path}: {place.details.name}")
+        return Sample(
+            key=place.key, image=self._bytes(place.image), extension=place.extension, **details._asdict()
+        )
+
+    def block(self, name: str) -> memoryview | None:
+        """A view of the bytes of block `__name__` without a copy, or None when the shard has none."""
+        member = self._blocks.get(name)
+        return None if member is None else self._view[member.start : member.end]
+
+    def close(self) -> None:
+        """Closes the map; views that `block` gave stay valid until they are dropped."""
+        self._view.release()
+        with suppress(BufferError):  # a block is still in use: the map closes with the last view of it
+            self._map.close()
+
+    def __enter__(self) -> ShardReader:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _bytes(self, member: _Member) -> bytes:
+        return bytes(self._view[member.start : member.end])
+
+
+_REMEDY = "make or copy it again (`pocketclip pack SOURCE OUT` turns other tars into shards)"
+
+
+def _members(view: memoryview, *, path: Path) -> list[_Member]:
+    members: list[_Member] = []
+    at = 0
+    while True:
+        header = bytes(view[at : at + _BLOCK])
+        if len(header) < _BLOCK:
+            where = f"after {members[-1].name}" if members else "in its first block"
+            raise ValueError(f"{path} is cut {where} (at byte {len(view):,}): {_REMEDY}")
+        if not header.strip(b"\0"):
+            return members
+        name, size = _parse_header(header, path=path, at=at)
+        start = at + _BLOCK
+        if start + size > len(view):
+            raise ValueError(
+                f"{path} is cut in the middle of {name} (at byte {len(view):,}, "
+                f"{start + size - len(view):,} bytes are missing): {_REMEDY}"
+            )
+        members.append(_Member(name, start, start + size))
+        at = start + size + -size % _BLOCK
+
+
+def _parse_header(header: bytes, *, path: Path, at: int) -> tuple[str, int]:
+    try:
+        checksum = int(header[148:156].strip(b" \0"), 8)
+        size = int(header[124:136].strip(b" \0"), 8)
+        name = header[:100].rstrip(b"\0").decode("ascii")
+    except ValueError as error:
+        raise ValueError(f"{path} is not a shard or is damaged (at byte {at:,}): {_REMEDY}") from error
+    if header[257:262] != b"ustar" or sum(header) - sum(header[148:156]) + 8 * 32 != checksum:
+        raise ValueError(f"{path} is not a shard or is damaged (at byte {at:,}): {_REMEDY}")
+    if header[156:157] not in (b"0", b"\0"):
+        raise ValueError(f"{path} holds {name}, not a plain file, so pocketclip did not write it: {_REMEDY}")
+    return name, size
+
+
+def _places(members: list[_Member], *, path: Path) -> tuple[list[_Place], dict[str, _Member]]:
+    blocks = {m.name[2:-2]: m for m in members if _is_block(m.name)}
+    files = [m for m in members if not _is_block(m.name)]
+    places: list[_Place] = []
+    for row in range(0, len(files), 3):
+        key, _, extension = files[row].name.partition(".")
+        names = [m.name for m in files[row : row + 3]]
+        if extension not in IMAGE_EXTENSIONS or names[1:] != [f"{key}.txt", f"{key}.json"]:
+            raise ValueError(
+                f"{path} is a tar but not laid out as a pocketclip shard (at {' '.join(names)}): {_REMEDY}"
+            )
+        places.append(_Place(key, extension, files[row], files[row + 2]))
+    return places, blocks
+
+
+def _is_block(name: str) -> bool:
+    return name.startswith("__") and name.endswith("__")
+
+
+class _Details(NamedTuple):
+    captions: tuple[str, ...]
+    synthetic: dict[str, tuple[str, ...]]
+    meta: dict[str, JsonValue]
+
+
+def _parse_details(data: bytes, *, name: str) -> _Details:
+    try:
+        details = json.loads(data)
+        return _Details(
+            captions=tuple(details["captions"]),
+            synthetic={captioner: tuple(texts) for captioner, texts in details["synthetic"].items()},
+            meta=details["meta"],
+        )
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"{name} is damaged ({error!r}): {_REMEDY}") from error
