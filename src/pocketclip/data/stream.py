@@ -1,0 +1,299 @@
+"""Training batches out of shards: shuffled, augmented or replayed, with a position that can be saved.
+
+A batch is a pure function of (shards, config, epoch, number within the epoch). So threads may build batches ahead in
+any order, and a run that goes on from a saved position sees the same bytes as one that never stopped.
+"""
+
+# Shape suffixes: B samples, H W C pixels, L tokens, D dimensions of an embedding.
+
+from __future__ import annotations
+
+import re
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+
+import numpy as np
+
+from pocketclip.data.augment import AugmentSpec, Augmentation, apply, draw, seeded, unpack
+from pocketclip.data.index import Dropped
+from pocketclip.data.picture import decode
+from pocketclip.data.reinforcement import BLOCK_NAME, Reinforcement
+from pocketclip.data.sample import Sample
+from pocketclip.data.shard import ShardReader
+from pocketclip.data.tokenize import Tokenizer
+
+
+@dataclass(frozen=True, kw_only=True)
+class StreamConfig:
+    """How samples become batches.
+
+    Attributes:
+        batch_size: samples a batch; an epoch's last, incomplete batch is left out.
+        image_px: side of the pictures in pixels.
+        seed: of the order, the views and the choice among captions.
+        augment: views to draw; of no effect where stored views are replayed.
+        replay: use the stored views and embeddings of reinforced shards.
+        synthetic: regular expression over captioners' names; None for no synthetic caption.
+        main_caption_only: always the first ground-truth caption rather than any of them.
+        num_threads: threads that build batches ahead.
+    """
+
+    batch_size: int
+    image_px: int
+    seed: int = 0
+    augment: AugmentSpec = field(default_factory=AugmentSpec)
+    replay: bool = False
+    synthetic: str | None = None
+    main_caption_only: bool = False
+    num_threads: int = 1
+
+    def __post_init__(self) -> None:
+        if self.batch_size < 1 or self.image_px < 1 or self.num_threads < 1:
+            raise ValueError("batch_size, image_px and num_threads must be at least 1")
+        if self.synthetic is not None:
+            re.compile(self.synthetic)
+
+
+@dataclass(frozen=True, kw_only=True)
+class StoredRows:
+    """Stored embeddings of a batch's very views and captions, unit-norm float32 [B, D].
+
+    Attributes:
+        image_BD: of the views.
+        text_BD: of the ground-truth captions.
+        synthetic_BD: of the synthetic captions, where the batch has them.
+        logit_scale: to distil at.
+    """
+
+    image_BD: np.ndarray
+    text_BD: np.ndarray
+    synthetic_BD: np.ndarray | None
+    logit_scale: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Batch:
+    """One step's input.
+
+    Attributes:
+        keys: of the samples.
+        pixels_BHWC: uint8 RGB.
+        tokens_BL: int64 ids of the ground-truth captions.
+        synthetic_BL: int64 ids of the synthetic captions, or None.
+        stored: by teacher; empty unless stored views are replayed.
+    """
+
+    keys: tuple[str, ...]
+    pixels_BHWC: np.ndarray
+    tokens_BL: np.ndarray
+    synthetic_BL: np.ndarray | None
+    stored: Mapping[str, StoredRows]
+
+
+@dataclass(frozen=True)
+class Position:
+    """Where a stream stands: `batch` batches of `epoch` have been taken."""
+
+    epoch: int = 0
+    batch: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Pick:
+    """What was chosen for one sample of a batch."""
+
+    key: str
+    shard: int
+    row: int
+    view: int
+    caption: int
+    synthetic: int | None
+    pixels_HWC: np.ndarray
+    texts: tuple[str, ...]
+
+
+class Stream:
+    """Endless batches from shards on disk; iterate, and read `position` after any batch.
+
+    Args:
+        shards: files written by `pocketclip pack` or `pocketclip reinforce`.
+        config: how samples become batches.
+        tokenizer: of the model to train.
+        position: where to go on.
+
+    Raises:
+        ValueError: no shard, fewer samples than a batch, or `config.replay` and a shard that is not reinforced.
+    """
+
+    def __init__(
+        self,
+        shards: Sequence[Path],
+        *,
+        config: StreamConfig,
+        tokenizer: Tokenizer,
+        position: Position | None = None,
+    ) -> None:
+        self.config = config
+        self.position = position or Position()
+        self.dropped: dict[str, Dropped] = {}
+        self._tokenizer = tokenizer
+        self._readers = [ShardReader(path) for path in shards]
+        self._paths = list(shards)
+        self._blocks = [self._block(index) for index in range(len(shards))] if config.replay else []
+        self._check_teachers()
+        sizes = [len(reader) for reader in self._readers]
+        self._shard_of = np.repeat(np.arange(len(sizes)), sizes)
+        self._row_of = np.concatenate([np.arange(size) for size in sizes]) if sizes else np.zeros(0, dtype=np.int64)
+        self._order: tuple[int, np.ndarray] | None = None
+        if len(self._row_of) < config.batch_size:
+            raise ValueError(
+                f"{len(self._row_of)} samples are fewer than one batch of {config.batch_size}: "
+                "pack more pictures or take a smaller batch"
+            )
+        self._pool = ThreadPoolExecutor(config.num_threads, thread_name_prefix="batches")
+
+    def __len__(self) -> int:
+        """Batches an epoch."""
+        return len(self._row_of) // self.config.batch_size
+
+    def __enter__(self) -> Stream:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Stops the threads and closes the shards."""
+        self._pool.shutdown(cancel_futures=True)
+        self._blocks.clear()
+        for reader in self._readers:
+            reader.close()
+
+    def __iter__(self) -> Iterator[Batch]:
+        ahead: deque[tuple[Position, Future[Batch]]] = deque()
+        following = self.position
+        while True:
+            while len(ahead) < 2 * self.config.num_threads:
+                order = self._epoch_order(following.epoch)
+                start = following.batch * self.config.batch_size
+                members = order[start : start + self.config.batch_size]
+                after = self._after(following)
+                ahead.append((after, self._pool.submit(self._build, following.epoch, members)))
+                following = after
+            after, future = ahead.popleft()
+            batch = future.result()
+            self.position = after
+            yield batch
+
+    def _after(self, position: Position) -> Position:
+        last = position.batch + 1 >= len(self)
+        return Position(position.epoch + 1, 0) if last else Position(position.epoch, position.batch + 1)
+
+    def _epoch_order(self, epoch: int) -> np.ndarray:
+        if self._order is None or self._order[0] != epoch:
+            seed = seeded(self.config.seed, "order", epoch).getrandbits(64)
+            self._order = (epoch, np.random.Generator(np.random.PCG64(seed)).permutation(len(self._row_of)))
+        return self._order[1]
+
+    def _build(self, epoch: int, members: np.ndarray) -> Batch:
+        picks: list[_Pick] = []
+        for member in members.tolist():
+            shard, row = int(self._shard_of[member]), int(self._row_of[member])
+            try:
+                picks.append(self._pick(epoch, shard, row))
+            except ValueError as error:
+                key = self._readers[shard].keys[row]
+                self.dropped[key] = Dropped(source=f"{self._paths[shard]}: {key}", reason=str(error))
+        if not picks:
+            raise ValueError(f"every sample of a batch failed; the last: {list(self.dropped.values())[-1].reason}")
+        return self._collate(picks)
+
+    def _pick(self, epoch: int, shard: int, row: int) -> _Pick:
+        sample = self._readers[shard][row]
+        rng = seeded(self.config.seed, "view", epoch, sample.key)
+        image = decode(sample.image, name=sample.key)
+        view, augmentation, spec = self._view(rng.random(), shard, row)
+        if augmentation is None:
+            augmentation = draw(rng, width=image.width, height=image.height, spec=spec)
+        pixels = np.asarray(apply(image, augmentation, size=self.config.image_px, spec=spec))
+        caption = 0 if self.config.main_caption_only else int(rng.random() * len(sample.captions))
+        return _Pick(
+            key=sample.key,
+            shard=shard,
+            row=row,
+            view=view,
+            caption=caption,
+            synthetic=self._choose_synthetic(sample, rng.random()),
+            pixels_HWC=pixels,
+            texts=sample.texts(),
+        )
+
+    def _view(self, chance: float, shard: int, row: int) -> tuple[int, Augmentation | None, AugmentSpec]:
+        """The stored view to replay and its number, or none."""
+        if not self.config.replay:
+            return 0, None, self.config.augment
+        block = self._blocks[shard]
+        view = int(chance * block.num_views)
+        return view, unpack(block.augment_params_NAP[row, view]), block.header.augment
+
+    def _choose_synthetic(self, sample: Sample, chance: float) -> int | None:
+        """The number, in Sample.texts order, of one of the synthetic captions that the pattern admits."""
+        if self.config.synthetic is None:
+            return None
+        admitted: list[int] = []
+        number = len(sample.captions)
+        for captioner in sorted(sample.synthetic):
+            captions = sample.synthetic[captioner]
+            if re.search(self.config.synthetic, captioner):
+                admitted.extend(range(number, number + len(captions)))
+            number += len(captions)
+        if not admitted:
+            raise ValueError(f"sample {sample.key} has no synthetic caption of /{self.config.synthetic}/")
+        return admitted[int(chance * len(admitted))]
+
+    def _collate(self, picks: Sequence[_Pick]) -> Batch:
+        synthetic = [pick.texts[pick.synthetic] for pick in picks if pick.synthetic is not None]
+        return Batch(
+            keys=tuple(pick.key for pick in picks),
+            pixels_BHWC=np.stack([pick.pixels_HWC for pick in picks]),
+            tokens_BL=self._tokenizer([pick.texts[pick.caption] for pick in picks]),
+            synthetic_BL=self._tokenizer(synthetic) if synthetic else None,
+            stored={name: self._stored(name, picks) for name in self._teacher_scales()},
+        )
+
+    def _stored(self, teacher: str, picks: Sequence[_Pick]) -> StoredRows:
+        image, text, synthetic = [], [], []
+        for pick in picks:
+            block, row = self._blocks[pick.shard], np.array([pick.row])
+            image.append(block.image_rows(teacher, row, np.array([pick.view])))
+            text.append(block.text_rows(teacher, row, np.array([pick.caption])))
+            if pick.synthetic is not None:
+                synthetic.append(block.text_rows(teacher, row, np.array([pick.synthetic])))
+        return StoredRows(
+            image_BD=np.concatenate(image),
+            text_BD=np.concatenate(text),
+            synthetic_BD=np.concatenate(synthetic) if synthetic else None,
+            logit_scale=self._teacher_scales()[teacher],
+        )
+
+    def _teacher_scales(self) -> Mapping[str, float]:
+        if not self._blocks:
+            return {}
+        return {teacher.name: teacher.logit_scale for teacher in self._blocks[0].header.teachers}
+
+    def _block(self, index: int) -> Reinforcement:
+        block = self._readers[index].block(BLOCK_NAME)
+        if block is None:
+            raise ValueError(f"{self._paths[index]} is not reinforced: run `pocketclip reinforce` first")
+        return Reinforcement(block, name=str(self._paths[index]))
+
+    def _check_teachers(self) -> None:
+        for path, block in zip(self._paths, self._blocks, strict=False):
+            if block.header.config_digest != self._blocks[0].header.config_digest:
+                raise ValueError(f"{path} was reinforced with another configuration than {self._paths[0]}: do not mix")

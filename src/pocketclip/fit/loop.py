@@ -1,0 +1,183 @@
+"""The training loop: steps, clipping, moving average, evaluation, saved state; it knows nothing of what it trains."""
+
+from __future__ import annotations
+
+import copy
+import math
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from pocketclip.fit.journal import Journal
+from pocketclip.fit.optim import OptimConfig, WeightAverage, make_adamw
+from pocketclip.fit.schedule import cosine
+
+BatchT = TypeVar("BatchT")
+State = dict[str, Any]  # a tree of tensors, numbers and strings
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoopConfig:
+    """How long, and how often the run reports, evaluates and saves.
+
+    Attributes:
+        num_steps: optimizer steps of the whole run.
+        average_decay: of the moving average of weights that is evaluated and kept; None keeps the last weights.
+        log_every: steps between records of metrics.jsonl.
+        evaluate_every: steps between evaluations; 0 for none but at the end.
+        save_every: steps between saved states.
+    """
+
+    num_steps: int
+    average_decay: float | None = None
+    log_every: int = 10
+    evaluate_every: int = 0
+    save_every: int = 50
+
+
+@dataclass(frozen=True, kw_only=True)
+class Hooks:
+    """What the loop calls.
+
+    Attributes:
+        save: keeps a state; called after `save_every` steps.
+        evaluate: metrics of a model in evaluation mode, or None.
+        journal: where records go.
+        label: of the progress bar.
+    """
+
+    save: Callable[[State], None]
+    evaluate: Callable[[nn.Module], Mapping[str, float]] | None
+    journal: Journal
+    label: str
+
+
+def fit(
+    model: nn.Module,
+    *,
+    loss: Callable[[nn.Module, BatchT], Mapping[str, Tensor]],
+    batches: Iterator[BatchT],
+    num_samples: Callable[[BatchT], int],
+    optim: OptimConfig,
+    loop: LoopConfig,
+    hooks: Hooks,
+    state: State | None = None,
+) -> nn.Module:
+    """Trains `model` in place and returns the one to keep: itself, or its moving average.
+
+    Args:
+        model: in any mode.
+        loss: terms by name; `loss` is what is minimised.
+        batches: already standing where `state` stopped.
+        num_samples: size of a batch.
+        optim: optimizer and schedule.
+        loop: lengths and intervals.
+        hooks: saving, evaluation, records.
+        state: as `hooks.save` was given it, to go on from; the result is that of an undisturbed run, bit for bit.
+
+    Raises:
+        ValueError: the loss is not finite; the last saved state stands.
+    """
+    optimizer = make_adamw(model, config=optim)
+    average = WeightAverage(model, decay=loop.average_decay) if loop.average_decay is not None else None
+    first = _restore(state, model=model, optimizer=optimizer, average=average) if state else 0
+    bar = tqdm(
+        total=loop.num_steps, initial=first, desc=hooks.label, unit="step", mininterval=0.5 if sys.stderr.isatty() else 10
+    )
+    waited, started, seen = 0.0, time.monotonic(), 0
+    for step in range(first, loop.num_steps):
+        before = time.monotonic()
+        batch = next(batches)
+        waited += time.monotonic() - before
+        lr = cosine(
+            step,
+            num_steps=loop.num_steps,
+            warmup_steps=optim.warmup_steps,
+            lr_peak=optim.lr_peak,
+            lr_floor=optim.lr_floor,
+        )
+        terms = _step(model, batch, loss=loss, optimizer=optimizer, lr=lr, clip_norm=optim.clip_norm, step=step)
+        seen += num_samples(batch)
+        if average:
+            average.update(model)
+        done = step + 1
+        bar.update()
+        if done % loop.log_every == 0 or done == loop.num_steps:
+            elapsed = time.monotonic() - started
+            rates = {"samples_per_s": seen / elapsed, "data_wait_share": waited / elapsed}
+            bar.set_postfix(loss=f"{terms['loss']:.3f}", samples_per_s=f"{rates['samples_per_s']:.0f}")
+            hooks.journal.append({"step": done, "lr": lr, **terms, **rates})
+            waited, started, seen = 0.0, time.monotonic(), 0
+        if hooks.evaluate and (done == loop.num_steps or (loop.evaluate_every and done % loop.evaluate_every == 0)):
+            began = time.monotonic()
+            hooks.journal.append({"step": done, **hooks.evaluate(_kept(model, average).eval())})
+            model.train()
+            started += time.monotonic() - began
+        if done % loop.save_every == 0 and done < loop.num_steps:
+            hooks.save(_state(done, model=model, optimizer=optimizer, average=average))
+    bar.close()
+    return _kept(model, average)
+
+
+def _step(
+    model: nn.Module,
+    batch: BatchT,
+    *,
+    loss: Callable[[nn.Module, BatchT], Mapping[str, Tensor]],
+    optimizer: torch.optim.Optimizer,
+    lr: float,
+    clip_norm: float,
+    step: int,
+) -> dict[str, float]:
+    """One update; returns the loss terms and the gradient's norm."""
+    model.train()
+    for group in optimizer.param_groups:
+        group["lr"] = lr
+    optimizer.zero_grad(set_to_none=True)
+    terms = loss(model, batch)
+    terms["loss"].backward()
+    norm = nn.utils.clip_grad_norm_(model.parameters(), clip_norm)
+    values = {name: float(value.detach()) for name, value in terms.items()} | {"grad_norm": float(norm)}
+    for name, value in values.items():
+        if not math.isfinite(value):
+            raise ValueError(
+                f"{name} is {value} at step {step + 1}: training has diverged; lower lr_peak or lengthen warmup_steps "
+                "and start again, the last saved state is from before"
+            )
+    optimizer.step()
+    return values
+
+
+def _kept(model: nn.Module, average: WeightAverage | None) -> nn.Module:
+    if average is None:
+        return model
+    kept = copy.deepcopy(model)
+    kept.load_state_dict(average.tensors)
+    return kept
+
+
+def _state(step: int, *, model: nn.Module, optimizer: torch.optim.Optimizer, average: WeightAverage | None) -> State:
+    return {
+        "step": step,
+        "model": model.state_dict(),
+        "optimizer": optimizer.state_dict(),
+        "average": average.tensors if average else {},
+        "rng": torch.get_rng_state(),
+    }
+
+
+def _restore(
+    state: State, *, model: nn.Module, optimizer: torch.optim.Optimizer, average: WeightAverage | None
+) -> int:
+    model.load_state_dict(state["model"])
+    optimizer.load_state_dict(state["optimizer"])
+    if average:
+        average.tensors = state["average"]
+    torch.set_rng_state(state["rng"])
+    return int(state["step"])
