@@ -1,0 +1,441 @@
+"""FastViT image towers (MCi0 to MCi4): reparameterisable convolutions below, self-attention at the top.
+
+MobileCLIP2 (arXiv 2508.20691) section 3 and Table 8; blocks from FastViT (arXiv 2303.14189), MobileOne
+(arXiv 2206.04040) and RepLKNet (arXiv 2203.06717). Everything with several branches while training folds into
+single convolutions (see `fold`).
+
+Shape suffixes: B batch, C channels, H height, W width, L = H * W tokens, D embedding.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from torch import Tensor, nn
+
+from pocketclip.models.fold import (
+    Kernel,
+    add_kernels,
+    conv_from,
+    conv_kernel,
+    identity_kernel,
+    linear_from,
+    norm_affine,
+    normed_kernel,
+    pad_kernel,
+    precise,
+    scale_kernel,
+)
+from pocketclip.models.projection import Projection
+from pocketclip.models.residual import Residual, drop_path_rates
+from pocketclip.models.transformer import SelfAttention, scale_linear
+
+MIXER_KERNEL = 3
+LARGE_KERNEL = 7
+
+
+@dataclass(frozen=True, kw_only=True)
+class FastViTConfig:
+    """An image tower of the FastViT kind, for pictures of any size (strides 4, 8, 16, 32 and so on).
+
+    Attributes:
+        kind: tag that tells the tower's class in JSON.
+        widths: channels of each stage.
+        depths: blocks of each stage.
+        mlp_ratio: hidden channels of a feed-forward network over its channels.
+        attention_stages: how many of the last stages mix by self-attention, each with a conditional
+            positional encoding before it; the others are RepMixer stages.
+        squeeze_stages: how many of the last stages have squeeze-and-excitation in their down-sampling.
+        norm: what normalises before self-attention: BatchNorm (MCi0-2) or LayerNorm over channels (MCi3-4).
+        head_channels: channels of one attention head.
+        stem_scale_branch: whether the stem's 3 x 3 convolutions have a 1 x 1 branch (MCi0-2).
+        final_ratio: channels of the expanding convolution over the last stage's.
+        layer_scale_init: starting value of every layer scale.
+        init_std: standard deviation of the feed-forward and linear layers' starting weights.
+        drop_path: stochastic depth of the last block; it rises linearly from 0 in the first.
+    """
+
+    kind: Literal["fastvit"] = "fastvit"
+    widths: tuple[int, ...]
+    depths: tuple[int, ...]
+    mlp_ratio: float = 3.0
+    attention_stages: int = 1
+    squeeze_stages: int = 2
+    norm: Literal["batch", "layer"] = "batch"
+    head_channels: int = 32
+    stem_scale_branch: bool = True
+    final_ratio: float = 2.0
+    layer_scale_init: float = 1e-5
+    init_std: float = 0.02
+    drop_path: float = 0.0
+
+    def __post_init__(self) -> None:
+        stages = len(self.widths)
+        if stages < 1 or len(self.depths) != stages:
+            raise ValueError(
+                f"FastViTConfig: widths {self.widths} and depths {self.depths} need one entry a stage each."
+            )
+        for low, high in zip(self.widths, self.widths[1:], strict=False):
+            if high % low:
+                raise ValueError(
+                    f"FastViTConfig: each of widths {self.widths} must be a multiple of the one before, "
+                    "because down-sampling convolutions are grouped."
+                )
+        for name in ("attention_stages", "squeeze_stages"):
+            if not 0 <= getattr(self, name) <= stages:
+                raise ValueError(f"FastViTConfig: {name} is {getattr(self, name)}, not in 0..{stages}.")
+        for width in self.widths[stages - self.attention_stages :]:
+            if width % self.head_channels:
+                raise ValueError(
+                    f"FastViTConfig: width {width} of an attention stage is not a multiple of "
+                    f"head_channels {self.head_channels}."
+                )
+        if self.norm not in ("batch", "layer"):
+            raise ValueError(f"FastViTConfig: norm is {self.norm!r}; it is 'batch' or 'layer'.")
+        if not 0.0 <= self.drop_path < 1.0:
+            raise ValueError(f"FastViTConfig: drop_path is {self.drop_path}, not in [0, 1).")
+
+
+class ConvNorm(nn.Module):
+    """A convolution without bias, then BatchNorm: [B, C, H, W] -> [B, C', H', W']."""
+
+    def __init__(
+        self, in_channels: int, out_channels: int, *, kernel: int, stride: int = 1, groups: int = 1
+    ) -> None:
+        super().__init__()
+        padding = kernel // 2 if kernel % 2 else 0
+        self.conv = nn.Conv2d(
+            in_channels, out_channels, kernel, stride=stride, padding=padding, groups=groups, bias=False
+        )
+        self.norm = nn.BatchNorm2d(out_channels)
+
+    def forward(self, x_BCHW: Tensor) -> Tensor:
+        """[B, C, H, W] -> [B, C', H', W']."""
+        return self.norm(self.conv(x_BCHW))
+
+    def kernel(self) -> Kernel:
+        """Convolution and BatchNorm as one kernel."""
+        return normed_kernel(conv_kernel(self.conv), self.norm)
+
+    def fold_in_place(self) -> nn.Conv2d:
+        """One convolution with bias."""
+        conv = self.conv
+        return conv_from(self.kernel(), stride=conv.stride[0], groups=conv.groups, like=conv.weight)
+
+
+class Branches(nn.Module):
+    """Parallel convolutions of several sizes, each with its BatchNorm, and an identity BatchNorm, added up.
+
+    With kernels (3, 1) this is MobileOne's over-parameterised convolution, with (7, 3) RepLKNet's
+    large-kernel convolution. The identity branch exists where shapes allow and `identity` asks for it.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        *,
+        kernels: tuple[int, ...],
+        stride: int = 1,
+        groups: int = 1,
+        identity: bool = True,
+    ) -> None:
+        super().__init__()
+        assert kernels[0] == max(kernels)
+        self.size = kernels[0]
+        self.stride = stride
+        self.groups = groups
+        self.convs = nn.ModuleList(
+            ConvNorm(in_channels, out_channels, kernel=kernel, stride=stride, groups=groups)
+            for kernel in kernels
+        )
+        has_identity = identity and in_channels == out_channels and stride == 1
+        self.identity = nn.BatchNorm2d(in_channels) if has_identity else None
+
+    def forward(self, x_BCHW: Tensor) -> Tensor:
+        """[B, C, H, W] -> [B, C', H', W']."""
+        first, *others = self.convs
+        out_BCHW = first(x_BCHW)
+        for conv in others:
+            out_BCHW = out_BCHW + conv(x_BCHW)
+        if self.identity is not None:
+            out_BCHW = out_BCHW + self.identity(x_BCHW)
+        return out_BCHW
+
+    def kernel(self) -> Kernel:
+        """All branches as one kernel of the largest size."""
+        convs = [conv for conv in self.convs if isinstance(conv, ConvNorm)]
+        kernels = [pad_kernel(conv.kernel(), self.size) for conv in convs]
+        if self.identity is not None:
+            kernels.append(
+                norm_kernel(self.identity, groups=self.groups, size=self.size, like=convs[0].conv.weight)
+            )
+        return add_kernels(*kernels)
+
+    def fold_in_place(self) -> nn.Conv2d:
+        """One convolution with bias."""
+        like = next(self.parameters())
+        return conv_from(self.kernel(), stride=self.stride, groups=self.groups, like=like)
+
+
+def norm_kernel(norm: nn.BatchNorm2d, *, groups: int, size: int, like: Tensor) -> Kernel:
+    """A BatchNorm on its own as a kernel of size `size`."""
+    return normed_kernel(identity_kernel(norm.num_features, groups=groups, size=size, like=like), norm)
+
+
+class SqueezeExcite(nn.Module):
+    """Channels scaled by a gate that their means give (arXiv 1709.01507), [B, C, H, W], the same out."""
+
+    def __init__(self, channels: int, *, hidden: int) -> None:
+        super().__init__()
+        self.reduce = nn.Conv2d(channels, hidden, 1)
+        self.act = nn.ReLU()
+        self.expand = nn.Conv2d(hidden, channels, 1)
+        self.gate = nn.Sigmoid()
+
+    def forward(self, x_BCHW: Tensor) -> Tensor:
+        """[B, C, H, W] -> [B, C, H, W]."""
+        mean_BC11 = x_BCHW.mean((2, 3), keepdim=True)
+        return x_BCHW * self.gate(self.expand(self.act(self.reduce(mean_BC11))))
+
+
+class ConvBlock(nn.Module):
+    """Branches, optional squeeze-and-excitation, GELU: [B, C, H, W] -> [B, C', H', W']."""
+
+    def __init__(self, conv: Branches, *, squeeze: SqueezeExcite | None = None) -> None:
+        super().__init__()
+        self.conv = conv
+        self.squeeze = squeeze
+        self.act = nn.GELU()
+
+    def forward(self, x_BCHW: Tensor) -> Tensor:
+        """[B, C, H, W] -> [B, C', H', W']."""
+        out_BCHW = self.conv(x_BCHW)
+        if self.squeeze is not None:
+            out_BCHW = self.squeeze(out_BCHW)
+        return self.act(out_BCHW)
+
+
+class RepMixer(nn.Module):
+    """Token mixing by a depthwise convolution that folds with its own skip: x + scale * (mix(x) - norm(x)).
+
+    [B, C, H, W] -> [B, C, H, W] (FastViT, section 3.1).
+    """
+
+    def __init__(self, channels: int, *, layer_scale_init: float) -> None:
+        super().__init__()
+        self.mix = Branches(channels, channels, kernels=(MIXER_KERNEL, 1), groups=channels)
+        self.norm = nn.BatchNorm2d(channels)
+        self.scale = nn.Parameter(self.norm.weight.detach().new_full((channels,), layer_scale_init))
+
+    def forward(self, x_BCHW: Tensor) -> Tensor:
+        """[B, C, H, W] -> [B, C, H, W]."""
+        return x_BCHW + self.scale[:, None, None] * (self.mix(x_BCHW) - self.norm(x_BCHW))
+
+    def fold_in_place(self) -> nn.Conv2d:
+        """One depthwise convolution, skip and layer scale included."""
+        channels = self.norm.num_features
+        like = self.scale
+        identity = identity_kernel(channels, groups=channels, size=MIXER_KERNEL, like=like)
+        norm = norm_kernel(self.norm, groups=channels, size=MIXER_KERNEL, like=like)
+        scale_C = precise(self.scale)
+        kernel = add_kernels(identity, scale_kernel(self.mix.kernel(), scale_C), scale_kernel(norm, -scale_C))
+        return conv_from(kernel, stride=1, groups=channels, like=like)
+
+
+class ConvFFN(nn.Module):
+    """Depthwise 7 x 7 convolution, then two 1 x 1 convolutions with a GELU between.
+
+    [B, C, H, W] -> [B, C, H, W] (FastViT, section 3.2).
+    """
+
+    def __init__(self, channels: int, *, hidden: int, init_std: float) -> None:
+        super().__init__()
+        self.conv = ConvNorm(channels, channels, kernel=LARGE_KERNEL, groups=channels)
+        self.up = nn.Conv2d(channels, hidden, 1)
+        self.act = nn.GELU()
+        self.down = nn.Conv2d(hidden, channels, 1)
+        nn.init.trunc_normal_(self.conv.conv.weight, std=init_std)
+        for layer in (self.up, self.down):
+            nn.init.trunc_normal_(layer.weight, std=init_std)
+            assert layer.bias is not None
+            nn.init.zeros_(layer.bias)
+
+    def forward(self, x_BCHW: Tensor) -> Tensor:
+        """[B, C, H, W] -> [B, C, H, W]."""
+        return self.down(self.act(self.up(self.conv(x_BCHW))))
+
+    def scale_output(self, scale_C: Tensor) -> None:
+        """Take a layer scale [C] into the last convolution."""
+        scale_linear(self.down, scale_C)
+
+
+class ChannelNorm(nn.LayerNorm):
+    """LayerNorm over the channels of each place, [B, C, H, W] -> [B, C, H, W]."""
+
+    def forward(self, input: Tensor) -> Tensor:  # noqa: A002 - the name nn.LayerNorm has
+        """[B, C, H, W] -> [B, C, H, W]."""
+        return super().forward(input.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+
+
+class MapAttention(nn.Module):
+    """Normalisation and self-attention over all places of a map, [B, C, H, W] -> [B, C, H, W]."""
+
+    def __init__(
+        self, channels: int, *, heads: int, norm: Literal["batch", "layer"], init_std: float
+    ) -> None:
+        super().__init__()
+        self.norm = nn.BatchNorm2d(channels) if norm == "batch" else ChannelNorm(channels)
+        self.attention = SelfAttention(channels, heads=heads, qkv_bias=False)
+        for layer in (self.attention.qkv, self.attention.out):
+            nn.init.trunc_normal_(layer.weight, std=init_std)
+        nn.init.zeros_(self.attention.out.bias)
+
+    def forward(self, x_BCHW: Tensor) -> Tensor:
+        """[B, C, H, W] -> [B, C, H, W]."""
+        x_BLC = self.norm(x_BCHW).flatten(2).transpose(1, 2)
+        return self.attention(x_BLC).transpose(1, 2).reshape(x_BCHW.shape)
+
+    def scale_output(self, scale_C: Tensor) -> None:
+        """Take a layer scale [C] into the output projection."""
+        self.attention.scale_output(scale_C)
+
+    def fold_in_place(self) -> nn.Module:
+        """A BatchNorm moves into the query, key and value projection, which gains a bias; LayerNorm stays."""
+        if isinstance(self.norm, nn.BatchNorm2d):
+            scale_C, shift_C = norm_affine(self.norm)
+            qkv = self.attention.qkv
+            weight_OC = precise(qkv.weight)
+            self.attention.qkv = linear_from(weight_OC * scale_C, weight_OC @ shift_C, like=qkv.weight)
+            self.norm = nn.Identity()
+        return self
+
+
+class PositionalConv(nn.Module):
+    """Conditional positional encoding, x + depthwise 7 x 7 convolution of x (arXiv 2102.10882).
+
+    [B, C, H, W] -> [B, C, H, W].
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(channels, channels, LARGE_KERNEL, padding=LARGE_KERNEL // 2, groups=channels)
+
+    def forward(self, x_BCHW: Tensor) -> Tensor:
+        """[B, C, H, W] -> [B, C, H, W]."""
+        return x_BCHW + self.conv(x_BCHW)
+
+    def fold_in_place(self) -> nn.Conv2d:
+        """One depthwise convolution, skip included."""
+        like = self.conv.weight
+        channels = self.conv.out_channels
+        identity = identity_kernel(channels, groups=channels, size=LARGE_KERNEL, like=like)
+        return conv_from(add_kernels(identity, conv_kernel(self.conv)), stride=1, groups=channels, like=like)
+
+
+class Block(nn.Module):
+    """A token mixer, then a feed-forward network, both residual: [B, C, H, W] -> [B, C, H, W]."""
+
+    def __init__(self, mixer: RepMixer | Residual, ffn: Residual) -> None:
+        super().__init__()
+        self.mixer = mixer
+        self.ffn = ffn
+
+    def forward(self, x_BCHW: Tensor) -> Tensor:
+        """[B, C, H, W] -> [B, C, H, W]."""
+        return self.ffn(self.mixer(x_BCHW))
+
+
+class Stage(nn.Module):
+    """Down-sampling by 2 (not in the first stage), positional encoding (attention stages), blocks.
+
+    [B, C, H, W] -> [B, C', H', W'].
+    """
+
+    def __init__(self, downsample: nn.Module | None, position: nn.Module | None, blocks: list[Block]) -> None:
+        super().__init__()
+        self.downsample = downsample
+        self.position = position
+        self.blocks = nn.Sequential(*blocks)
+
+    def forward(self, x_BCHW: Tensor) -> Tensor:
+        """[B, C, H, W] -> [B, C', H', W']."""
+        if self.downsample is not None:
+            x_BCHW = self.downsample(x_BCHW)
+        if self.position is not None:
+            x_BCHW = self.position(x_BCHW)
+        return self.blocks(x_BCHW)
+
+
+class FastViT(nn.Module):
+    """The image tower: stem (stride 4), stages, expanding convolution, mean over places, projection."""
+
+    def __init__(self, config: FastViTConfig, *, embed_dim: int) -> None:
+        super().__init__()
+        self.config = config
+        self.stem = _stem(config.widths[0], scale_branch=config.stem_scale_branch)
+        rates = drop_path_rates(config.drop_path, sum(config.depths))
+        stages = []
+        for index, depth in enumerate(config.depths):
+            stages.append(_stage(config, index, drop_paths=rates[:depth]))
+            rates = rates[depth:]
+        self.stages = nn.Sequential(*stages)
+        last = config.widths[-1]
+        final = int(last * config.final_ratio)
+        self.expand = ConvBlock(
+            Branches(last, final, kernels=(3, 1), groups=last),
+            squeeze=SqueezeExcite(final, hidden=round(final / 16)),
+        )
+        self.head = Projection(final, embed_dim)
+        nn.init.trunc_normal_(self.head.weight, std=config.init_std)
+        nn.init.zeros_(self.head.bias)
+
+    def forward(self, image_BCHW: Tensor) -> Tensor:
+        """Pictures [B, 3, H, W], normalised as the variant says -> embeddings float32 [B, D], any length."""
+        map_BCHW = self.expand(self.stages(self.stem(image_BCHW)))
+        return self.head(map_BCHW.mean((2, 3)))
+
+
+def _stem(width: int, *, scale_branch: bool) -> nn.Sequential:
+    kernels = (3, 1) if scale_branch else (3,)
+    return nn.Sequential(
+        ConvBlock(Branches(3, width, kernels=kernels, stride=2)),
+        ConvBlock(Branches(width, width, kernels=kernels, stride=2, groups=width)),
+        ConvBlock(Branches(width, width, kernels=(1,))),
+    )
+
+
+def _stage(config: FastViTConfig, index: int, *, drop_paths: list[float]) -> Stage:
+    num_stages = len(config.widths)
+    width = config.widths[index]
+    is_attention = index >= num_stages - config.attention_stages
+    is_squeezed = index >= num_stages - config.squeeze_stages
+    downsample = None if index == 0 else _downsample(config.widths[index - 1], width, squeeze=is_squeezed)
+    position = PositionalConv(width) if is_attention else None
+    blocks = [_block(config, width, is_attention=is_attention, drop_path=rate) for rate in drop_paths]
+    return Stage(downsample, position, blocks)
+
+
+def _downsample(in_channels: int, out_channels: int, *, squeeze: bool) -> nn.Sequential:
+    large = Branches(
+        in_channels, out_channels, kernels=(LARGE_KERNEL, 3), stride=2, groups=in_channels, identity=False
+    )
+    hidden = max(8, out_channels // 4 // 8 * 8)
+    return nn.Sequential(
+        ConvBlock(large, squeeze=SqueezeExcite(out_channels, hidden=hidden) if squeeze else None),
+        ConvBlock(Branches(out_channels, out_channels, kernels=(1,))),
+    )
+
+
+def _block(config: FastViTConfig, width: int, *, is_attention: bool, drop_path: float) -> Block:
+    scale = config.layer_scale_init
+    hidden = int(width * config.mlp_ratio)
+    ffn = ConvFFN(width, hidden=hidden, init_std=config.init_std)
+    residual_ffn = Residual(ffn, channels=width, layer_scale_init=scale, drop_path=drop_path)
+    if not is_attention:
+        return Block(RepMixer(width, layer_scale_init=scale), residual_ffn)
+    heads = width // config.head_channels
+    attention = MapAttention(width, heads=heads, norm=config.norm, init_std=config.init_std)
+    mixer = Residual(attention, channels=width, layer_scale_init=scale, drop_path=drop_path)
+    return Block(mixer, residual_ffn)
