@@ -35,7 +35,17 @@ OPERATIONS = (
     "equalize",
 )
 _SIGNED = frozenset(
-    ["shear_x", "shear_y", "translate_x", "translate_y", "rotate", "brightness", "color", "contrast", "sharpness"]
+    [
+        "shear_x",
+        "shear_y",
+        "translate_x",
+        "translate_y",
+        "rotate",
+        "brightness",
+        "color",
+        "contrast",
+        "sharpness",
+    ]
 )
 # Translation reaches this share of the picture's side at the largest magnitude (RandAugment's published search space).
 _MAX_TRANSLATION = 150.0 / 331.0
@@ -169,32 +179,35 @@ def apply(image: Image.Image, view: Augmentation, *, size: int, spec: AugmentSpe
 
 
 def _operate(image: Image.Image, operation: str, magnitude: int, *, num_bins: int) -> Image.Image:
-    share = magnitude / (num_bins - 1)
+    def strength(largest: float) -> float:
+        # Rounded to float32 as in torchvision's tables, whose pixels these are.
+        return float(np.float32(largest * magnitude / (num_bins - 1)))
+
     match operation:
         case "identity":
             return image
         case "shear_x":
-            return _affine(image, (1.0, 0.3 * share, 0.0, 0.0, 1.0, 0.0))
+            return _affine(image, (1.0, strength(0.3), 0.0, 0.0, 1.0, 0.0))
         case "shear_y":
-            return _affine(image, (1.0, 0.0, 0.0, 0.3 * share, 1.0, 0.0))
+            return _affine(image, (1.0, 0.0, 0.0, strength(0.3), 1.0, 0.0))
         case "translate_x":
-            return _affine(image, (1.0, 0.0, -int(_MAX_TRANSLATION * image.width * share), 0.0, 1.0, 0.0))
+            return _affine(image, (1.0, 0.0, -int(strength(_MAX_TRANSLATION * image.width)), 0.0, 1.0, 0.0))
         case "translate_y":
-            return _affine(image, (1.0, 0.0, 0.0, 0.0, 1.0, -int(_MAX_TRANSLATION * image.height * share)))
+            return _affine(image, (1.0, 0.0, 0.0, 0.0, 1.0, -int(strength(_MAX_TRANSLATION * image.height))))
         case "rotate":
-            return image.rotate(30.0 * share, resample=Image.Resampling.NEAREST)
+            return image.rotate(strength(30.0), resample=Image.Resampling.NEAREST)
         case "brightness":
-            return ImageEnhance.Brightness(image).enhance(1.0 + 0.9 * share)
+            return ImageEnhance.Brightness(image).enhance(1.0 + strength(0.9))
         case "color":
-            return ImageEnhance.Color(image).enhance(1.0 + 0.9 * share)
+            return ImageEnhance.Color(image).enhance(1.0 + strength(0.9))
         case "contrast":
-            return ImageEnhance.Contrast(image).enhance(1.0 + 0.9 * share)
+            return ImageEnhance.Contrast(image).enhance(1.0 + strength(0.9))
         case "sharpness":
-            return ImageEnhance.Sharpness(image).enhance(1.0 + 0.9 * share)
+            return ImageEnhance.Sharpness(image).enhance(1.0 + strength(0.9))
         case "posterize":
-            return ImageOps.posterize(image, 8 - round(4.0 * share))
+            return ImageOps.posterize(image, 8 - round(strength(4.0)))
         case "solarize":
-            return ImageOps.solarize(image, 255.0 * (1.0 - share))  # type: ignore[arg-type]
+            return ImageOps.solarize(image, math.ceil(255.0 - strength(255.0)))
         case "autocontrast":
             return ImageOps.autocontrast(image)
         case "equalize":
@@ -220,7 +233,7 @@ def unpack(params_P: np.ndarray) -> Augmentation:
     """
     width, height, top, left, crop_h, crop_w, flip, *flat = (int(value) for value in params_P)
     operations = tuple(zip(flat[::2], flat[1::2], strict=True))
-    inside = 0 <= top and 0 <= left and 0 < crop_h <= height - top and 0 < crop_w <= width - left
+    inside = top >= 0 and left >= 0 and 0 < crop_h <= height - top and 0 < crop_w <= width - left
     known = all(0 <= index < len(OPERATIONS) for index, _ in operations)
     if not inside or not known or flip not in (0, 1):
         raise ValueError(f"damaged augmentation parameters {params_P.tolist()}: reinforce the shard again")

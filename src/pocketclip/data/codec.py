@@ -40,7 +40,9 @@ def encode(rows_ND: np.ndarray, *, codec: Codec) -> dict[str, np.ndarray]:
     """
     rows_ND = np.ascontiguousarray(rows_ND, dtype=np.float32)
     if not np.isfinite(rows_ND).all():
-        raise ValueError("an embedding is not finite and was not stored: look for an overflow in the model that made it")
+        raise ValueError(
+            "an embedding is not finite and was not stored: look for an overflow in the model that made it"
+        )
     match codec:
         case "fp32":
             return {"values": rows_ND}

@@ -4,7 +4,8 @@ Version 1 is a safetensors file inside the tar, found by the tar's index and rea
 reader touches only the rows it uses. Row i of every table belongs to the shard's sample i:
 
     augment_params      int32 [N, A, P]   packed views (augment.pack)
-    text_offsets        int64 [N + 1]     rows text_offsets[i] : text_offsets[i + 1] are sample i's, in Sample.texts order
+    text_offsets        int64 [N + 1]     sample i's captions are rows text_offsets[i] : text_offsets[i + 1], in the
+                                          order of Sample.texts
     image/NAME/values   [N * A, D]        teacher NAME's embedding of view a of sample i in row i * A + a
     text/NAME/values    [T, D]            its embedding of every caption
     .../scale           float32 [rows]    int8 only
@@ -62,6 +63,7 @@ class ReinforcementHeader:
         codec: how embeddings are stored.
         teachers: in the order of the configuration.
         errors: by table (`image/NAME`, `text/NAME`), what the codec cost.
+        dropped: samples of the input that are not in the output, key -> reason.
     """
 
     config_digest: str
@@ -70,6 +72,7 @@ class ReinforcementHeader:
     codec: Codec
     teachers: tuple[TeacherRecord, ...]
     errors: Mapping[str, CodecError]
+    dropped: Mapping[str, str]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,6 +97,7 @@ def pack_reinforcement(
     params_NAP: np.ndarray,
     text_counts: Sequence[int],
     teachers: Sequence[tuple[TeacherRecord, Embeddings]],
+    dropped: Mapping[str, str],
 ) -> bytes:
     """The block's bytes, the same for the same values.
 
@@ -105,13 +109,15 @@ def pack_reinforcement(
         params_NAP: int32 packed views.
         text_counts: captions of each sample.
         teachers: each with its embeddings.
+        dropped: samples of the input that are not in the output, key -> reason.
     """
     offsets = np.concatenate([[0], np.cumsum(text_counts)]).astype(np.int64)
     tables: dict[str, np.ndarray] = {"augment_params": params_NAP.astype(np.int32), "text_offsets": offsets}
     errors: dict[str, CodecError] = {}
     for record, embeddings in teachers:
         num_samples, num_views, width = embeddings.image_NAD.shape
-        assert embeddings.text_TD.shape == (offsets[-1], width) and (num_samples, num_views) == params_NAP.shape[:2]
+        assert embeddings.text_TD.shape == (offsets[-1], width)
+        assert params_NAP.shape[:2] == (num_samples, num_views)
         rows = {"image": embeddings.image_NAD.reshape(-1, width), "text": embeddings.text_TD}
         for kind, rows_ND in rows.items():
             table = f"{kind}/{record.name}"
@@ -127,6 +133,7 @@ def pack_reinforcement(
         "codec": codec,
         "teachers": _dump([asdict(record) for record, _ in teachers]),
         "errors": _dump({table: asdict(error) for table, error in errors.items()}),
+        "dropped": _dump(dict(dropped)),
     }
     return _serialize(tables, header)
 
@@ -206,7 +213,10 @@ class Reinforcement:
     def _check(self, name: str) -> None:
         num_images = len(self) * self.num_views
         for teacher in self.header.teachers:
-            for table, rows in ((f"image/{teacher.name}", num_images), (f"text/{teacher.name}", self.text_offsets[-1])):
+            for table, rows in (
+                (f"image/{teacher.name}", num_images),
+                (f"text/{teacher.name}", self.text_offsets[-1]),
+            ):
                 values = self._tables.get(f"{table}/values")
                 if values is None or values.shape != (rows, teacher.embed_dim):
                     found = "missing" if values is None else f"of shape {values.shape}"
@@ -217,7 +227,9 @@ class Reinforcement:
 
 
 def _layout(block: memoryview, *, name: str) -> tuple[dict[str, dict], memoryview]:
-    damaged = f"{name}: the reinforcement block is damaged: delete the shard and run `pocketclip reinforce` again"
+    damaged = (
+        f"{name}: the reinforcement block is damaged: delete the shard and run `pocketclip reinforce` again"
+    )
     if len(block) < 8:
         raise ValueError(damaged)
     length = int.from_bytes(block[:8], "little")
@@ -250,8 +262,17 @@ def _read_header(metadata: Mapping[str, str], *, name: str) -> ReinforcementHead
     return ReinforcementHeader(
         config_digest=metadata["config_digest"],
         input_sha256=metadata["input_sha256"],
-        augment=AugmentSpec(**{**augment, "scale": tuple(augment["scale"]), "ratio": tuple(augment["ratio"])}),
+        augment=AugmentSpec(
+            scale=(augment["scale"][0], augment["scale"][1]),
+            ratio=(augment["ratio"][0], augment["ratio"][1]),
+            flip=augment["flip"],
+            num_ops=augment["num_ops"],
+            magnitude=augment["magnitude"],
+            num_bins=augment["num_bins"],
+            interpolation=augment["interpolation"],
+        ),
         codec=codec,
         teachers=tuple(TeacherRecord(**record) for record in json.loads(metadata["teachers"])),
         errors={table: CodecError(**error) for table, error in json.loads(metadata["errors"]).items()},
+        dropped=json.loads(metadata["dropped"]),
     )

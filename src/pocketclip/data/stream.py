@@ -18,7 +18,7 @@ from types import TracebackType
 
 import numpy as np
 
-from pocketclip.data.augment import AugmentSpec, Augmentation, apply, draw, seeded, unpack
+from pocketclip.data.augment import Augmentation, AugmentSpec, apply, draw, seeded, unpack
 from pocketclip.data.index import Dropped
 from pocketclip.data.picture import decode
 from pocketclip.data.reinforcement import BLOCK_NAME, Reinforcement
@@ -147,7 +147,9 @@ class Stream:
         self._check_teachers()
         sizes = [len(reader) for reader in self._readers]
         self._shard_of = np.repeat(np.arange(len(sizes)), sizes)
-        self._row_of = np.concatenate([np.arange(size) for size in sizes]) if sizes else np.zeros(0, dtype=np.int64)
+        self._row_of = (
+            np.concatenate([np.arange(size) for size in sizes]) if sizes else np.zeros(0, dtype=np.int64)
+        )
         self._order: tuple[int, np.ndarray] | None = None
         if len(self._row_of) < config.batch_size:
             raise ValueError(
@@ -211,7 +213,9 @@ class Stream:
                 key = self._readers[shard].keys[row]
                 self.dropped[key] = Dropped(source=f"{self._paths[shard]}: {key}", reason=str(error))
         if not picks:
-            raise ValueError(f"every sample of a batch failed; the last: {list(self.dropped.values())[-1].reason}")
+            raise ValueError(
+                f"every sample of a batch failed; the last: {list(self.dropped.values())[-1].reason}"
+            )
         return self._collate(picks)
 
     def _pick(self, epoch: int, shard: int, row: int) -> _Pick:
@@ -296,4 +300,6 @@ class Stream:
     def _check_teachers(self) -> None:
         for path, block in zip(self._paths, self._blocks, strict=False):
             if block.header.config_digest != self._blocks[0].header.config_digest:
-                raise ValueError(f"{path} was reinforced with another configuration than {self._paths[0]}: do not mix")
+                raise ValueError(
+                    f"{path} was reinforced with another configuration than {self._paths[0]}: do not mix"
+                )

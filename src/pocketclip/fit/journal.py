@@ -35,5 +35,7 @@ def read_journal(path: Path) -> list[dict[str, float]]:
             records.append(json.loads(line))
         except ValueError:
             if number < len(lines):
-                raise ValueError(f"{path} line {number} is not JSON: delete the file to start its curves anew") from None
+                raise ValueError(
+                    f"{path} line {number} is not JSON: delete the file to start its curves anew"
+                ) from None
     return records

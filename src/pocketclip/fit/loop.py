@@ -19,6 +19,7 @@ from pocketclip.fit.optim import OptimConfig, WeightAverage, make_adamw
 from pocketclip.fit.schedule import cosine
 
 BatchT = TypeVar("BatchT")
+ModelT = TypeVar("ModelT", bound=nn.Module)
 State = dict[str, Any]  # a tree of tensors, numbers and strings
 
 
@@ -59,7 +60,7 @@ class Hooks:
 
 
 def fit(
-    model: nn.Module,
+    model: ModelT,
     *,
     loss: Callable[[nn.Module, BatchT], Mapping[str, Tensor]],
     batches: Iterator[BatchT],
@@ -68,7 +69,7 @@ def fit(
     loop: LoopConfig,
     hooks: Hooks,
     state: State | None = None,
-) -> nn.Module:
+) -> ModelT:
     """Trains `model` in place and returns the one to keep: itself, or its moving average.
 
     Args:
@@ -88,7 +89,11 @@ def fit(
     average = WeightAverage(model, decay=loop.average_decay) if loop.average_decay is not None else None
     first = _restore(state, model=model, optimizer=optimizer, average=average) if state else 0
     bar = tqdm(
-        total=loop.num_steps, initial=first, desc=hooks.label, unit="step", mininterval=0.5 if sys.stderr.isatty() else 10
+        total=loop.num_steps,
+        initial=first,
+        desc=hooks.label,
+        unit="step",
+        mininterval=0.5 if sys.stderr.isatty() else 10,
     )
     waited, started, seen = 0.0, time.monotonic(), 0
     for step in range(first, loop.num_steps):
@@ -102,7 +107,9 @@ def fit(
             lr_peak=optim.lr_peak,
             lr_floor=optim.lr_floor,
         )
-        terms = _step(model, batch, loss=loss, optimizer=optimizer, lr=lr, clip_norm=optim.clip_norm, step=step)
+        terms = _step(
+            model, batch, loss=loss, optimizer=optimizer, lr=lr, clip_norm=optim.clip_norm, step=step
+        )
         seen += num_samples(batch)
         if average:
             average.update(model)
@@ -114,7 +121,9 @@ def fit(
             bar.set_postfix(loss=f"{terms['loss']:.3f}", samples_per_s=f"{rates['samples_per_s']:.0f}")
             hooks.journal.append({"step": done, "lr": lr, **terms, **rates})
             waited, started, seen = 0.0, time.monotonic(), 0
-        if hooks.evaluate and (done == loop.num_steps or (loop.evaluate_every and done % loop.evaluate_every == 0)):
+        if hooks.evaluate and (
+            done == loop.num_steps or (loop.evaluate_every and done % loop.evaluate_every == 0)
+        ):
             began = time.monotonic()
             hooks.journal.append({"step": done, **hooks.evaluate(_kept(model, average).eval())})
             model.train()
@@ -154,7 +163,7 @@ def _step(
     return values
 
 
-def _kept(model: nn.Module, average: WeightAverage | None) -> nn.Module:
+def _kept(model: ModelT, average: WeightAverage | None) -> ModelT:
     if average is None:
         return model
     kept = copy.deepcopy(model)
@@ -162,7 +171,9 @@ def _kept(model: nn.Module, average: WeightAverage | None) -> nn.Module:
     return kept
 
 
-def _state(step: int, *, model: nn.Module, optimizer: torch.optim.Optimizer, average: WeightAverage | None) -> State:
+def _state(
+    step: int, *, model: nn.Module, optimizer: torch.optim.Optimizer, average: WeightAverage | None
+) -> State:
     return {
         "step": step,
         "model": model.state_dict(),

@@ -52,7 +52,9 @@ class WeightAverage:
         if not 0.0 <= decay < 1.0:
             raise ValueError(f"the moving average's decay must be in [0, 1), got {decay}")
         self.decay = decay
-        self.tensors: dict[str, Tensor] = {name: value.detach().clone() for name, value in model.state_dict().items()}
+        self.tensors: dict[str, Tensor] = {
+            name: value.detach().clone() for name, value in model.state_dict().items()
+        }
 
     @torch.no_grad()
     def update(self, model: nn.Module) -> None:
@@ -62,4 +64,3 @@ class WeightAverage:
                 self.tensors[name].lerp_(value, 1.0 - self.decay)
             else:
                 self.tensors[name].copy_(value)
-
