@@ -92,7 +92,7 @@ def decode(data: bytes, *, name: str) -> Image.Image:
         except _DAMAGE:
             turn = None  # unreadable EXIF says nothing about the pixels
         try:
-            picture = _to_rgb(image, name=name)
+            picture = to_rgb(image, name=name)
         except _DAMAGE as error:
             if isinstance(error, PictureError):
                 raise
@@ -155,7 +155,12 @@ def _supported() -> frozenset[str]:
 _SUPPORTED: set[str] = set()
 
 
-def _to_rgb(image: Image.Image, *, name: str) -> Image.Image:
+def to_rgb(image: Image.Image, *, name: str) -> Image.Image:
+    """Any PIL mode to RGB as `decode` does it: transparency on white, 16-bit scaled; RGB is returned as is.
+
+    Raises:
+        PictureError: floating-point pixels.
+    """
     if image.mode.startswith("I"):  # I, I;16 and its byte orders: 16-bit grey
         grey = np.clip(np.rint(np.asarray(image) / 257.0), 0, 255).astype(np.uint8)
         return Image.fromarray(grey).convert("RGB")
