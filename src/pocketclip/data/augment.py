@@ -180,8 +180,7 @@ def apply(image: Image.Image, view: Augmentation, *, size: int, spec: AugmentSpe
 
 def _operate(image: Image.Image, operation: str, magnitude: int, *, num_bins: int) -> Image.Image:
     def strength(largest: float) -> float:
-        # Rounded to float32 as in torchvision's tables, whose pixels these are.
-        return float(np.float32(largest * magnitude / (num_bins - 1)))
+        return math.copysign(_strength(largest, abs(magnitude), num_bins=num_bins), magnitude)
 
     match operation:
         case "identity":
@@ -213,6 +212,15 @@ def _operate(image: Image.Image, operation: str, magnitude: int, *, num_bins: in
         case "equalize":
             return ImageOps.equalize(image)
     raise AssertionError(operation)
+
+
+def _strength(largest: float, magnitude: int, *, num_bins: int) -> float:
+    """`magnitude` of `num_bins` even steps up to `largest`, rounded to float32 as torchvision's tables are."""
+    end = np.float32(largest)
+    step = np.float64(end / np.float32(num_bins - 1))
+    from_start = magnitude < num_bins / 2
+    value = step * magnitude if from_start else np.float64(end) - step * (num_bins - 1 - magnitude)
+    return float(np.float32(value))
 
 
 def _affine(image: Image.Image, matrix: tuple[float, float, float, float, float, float]) -> Image.Image:
