@@ -12,8 +12,8 @@ import json
 import mmap
 import re
 import tarfile
-from collections.abc import Iterable, Mapping
-from contextlib import suppress
+from collections.abc import Generator, Iterable, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -62,28 +62,75 @@ def write_shard(
         ValueError: two samples have one key, or `meta` is not JSON.
         PublishError: the shard cannot be written.
     """
-    path = Path(path)
-    seen: set[str] = set()
-    with publish_file(path) as file:
-        tar = _TarWriter(file)
+    with open_shard(path) as shard:
         for sample in samples:
-            if sample.key in seen:
-                raise ValueError(f"{path}: two samples have the key {sample.key!r}; keys must be unique")
-            seen.add(sample.key)
-            tar.add(f"{sample.key}.{sample.extension}", sample.image)
-            tar.add(f"{sample.key}.txt", sample.captions[0].encode())
-            tar.add(f"{sample.key}.json", _details(sample))
+            shard.add(sample)
         for name, data in (blocks or {}).items():
-            if not _NAME.fullmatch(name):
-                raise ValueError(f"{path}: block name {name!r} must be lower case letters, digits or '_'")
-            tar.add(f"__{name}__", data)
-        tar.finish()
-    return ShardEntry(
-        file=f"{path.parent.name}/{path.name}",
-        num_samples=len(seen),
-        num_bytes=tar.num_bytes,
-        sha256=tar.digest.hexdigest(),
-    )
+            shard.add_block(name, data)
+    return shard.entry()
+
+
+@contextmanager
+def open_shard(path: Path) -> Generator[ShardWriter, None, None]:
+    """Opens a shard to add samples to, for writers that fill several at once; see `write_shard`.
+
+    Yields:
+        The writer. The shard appears under its name when the block ends without an exception.
+
+    Raises:
+        PublishError: the shard cannot be written.
+    """
+    path = Path(path)
+    with publish_file(path) as file:
+        shard = ShardWriter(path, _TarWriter(file))
+        yield shard
+        shard.finish()
+
+
+class ShardWriter:
+    """A shard being written; made by `open_shard`."""
+
+    def __init__(self, path: Path, tar: _TarWriter) -> None:
+        self._path = path
+        self._tar = tar
+        self._keys: set[str] = set()
+        self._blocks: set[str] = set()
+
+    def __len__(self) -> int:
+        return len(self._keys)
+
+    def add(self, sample: Sample) -> None:
+        """Appends a sample. ValueError when its key is already there or its `meta` is not JSON."""
+        assert not self._blocks, "samples come before blocks"
+        if sample.key in self._keys:
+            raise ValueError(f"{self._path}: two samples have the key {sample.key!r}; keys must be unique")
+        details = _details(sample)
+        self._keys.add(sample.key)
+        self._tar.add(f"{sample.key}.{sample.extension}", sample.image)
+        self._tar.add(f"{sample.key}.txt", sample.captions[0].encode())
+        self._tar.add(f"{sample.key}.json", details)
+
+    def add_block(self, name: str, data: bytes) -> None:
+        """Appends data of the whole shard as member `__name__`."""
+        if not _NAME.fullmatch(name) or name in self._blocks:
+            raise ValueError(
+                f"{self._path}: block name {name!r} must be lower case letters, digits or '_', and used once"
+            )
+        self._blocks.add(name)
+        self._tar.add(f"__{name}__", data)
+
+    def finish(self) -> None:
+        """Ends the tar; `open_shard` calls it."""
+        self._tar.finish()
+
+    def entry(self) -> ShardEntry:
+        """The shard's line in the index; call it when `open_shard`'s block has ended."""
+        return ShardEntry(
+            file=f"{self._path.parent.name}/{self._path.name}",
+            num_samples=len(self._keys),
+            num_bytes=self._tar.num_bytes,
+            sha256=self._tar.digest.hexdigest(),
+        )
 
 
 class _TarWriter:
