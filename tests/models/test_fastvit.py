@@ -1,0 +1,153 @@
+from __future__ import annotations
+
+import copy
+import dataclasses
+
+import pytest
+import torch
+from torch import nn
+
+from pocketclip.models import VARIANTS, FastViTConfig, fold
+from pocketclip.models.fastvit import ConvFFN, FastViT, MapAttention
+from pocketclip.models.residual import Residual
+
+MCI0 = VARIANTS["mobileclip2_s0"].model.image
+# Rows to come: (config, width of the embedding, millions of parameters in the paper's Table 8).
+FAMILY = {
+    "mci0": (MCI0, 512, 11.4),
+    "mci1": (FastViTConfig(widths=(64, 128, 256, 512), depths=(4, 12, 20, 4)), 512, 21.5),
+    "mci2": (FastViTConfig(widths=(80, 160, 320, 640), depths=(4, 12, 24, 4)), 512, 35.7),
+    "mci3": (
+        FastViTConfig(
+            widths=(96, 192, 384, 768, 1536),
+            depths=(2, 12, 24, 4, 2),
+            mlp_ratio=4.0,
+            attention_stages=2,
+            squeeze_stages=0,
+            norm="layer",
+            stem_scale_branch=False,
+        ),
+        768,
+        125.1,
+    ),
+    "mci4": (
+        FastViTConfig(
+            widths=(128, 256, 512, 1024, 2048),
+            depths=(2, 12, 24, 4, 4),
+            mlp_ratio=4.0,
+            attention_stages=2,
+            squeeze_stages=0,
+            norm="layer",
+            stem_scale_branch=False,
+        ),
+        768,
+        321.6,
+    ),
+}
+
+
+def published_count(tower: FastViT) -> int:
+    """Parameters of the folded tower, and what the published folding leaves.
+
+    It folds branches, RepMixers and positional convolutions, but neither the BatchNorm of a ConvFFN or of
+    attention nor the layer scales outside RepMixers.
+    """
+    left = 0
+    for module in tower.modules():
+        if isinstance(module, ConvFFN):
+            left += module.conv.norm.num_features  # scale and shift instead of a bias
+        if isinstance(module, MapAttention) and isinstance(module.norm, nn.BatchNorm2d):
+            left -= module.norm.num_features  # scale and shift instead of a bias of query, key and value
+        if isinstance(module, Residual):
+            left += module.scale.numel()
+    return sum(p.numel() for p in fold(tower).parameters()) + left
+
+
+@pytest.mark.parametrize("name", FAMILY)
+def test_parameter_counts_are_the_papers(name: str) -> None:
+    config, embed_dim, millions = FAMILY[name]
+    with torch.device("meta"):
+        tower = FastViT(config, embed_dim=embed_dim).eval()
+    assert round(published_count(tower) / 1e6, 1) == millions
+
+
+@pytest.mark.reference
+@pytest.mark.parametrize("name", FAMILY)
+def test_parameter_counts_are_timms(name: str) -> None:
+    timm = pytest.importorskip("timm")
+    config, embed_dim, _ = FAMILY[name]
+    with torch.device("meta"):
+        ours = FastViT(config, embed_dim=embed_dim)
+        reference = timm.create_model(f"fastvit_{name}", num_classes=embed_dim)
+    assert sum(p.numel() for p in ours.parameters()) == sum(p.numel() for p in reference.parameters())
+
+
+@pytest.mark.reference
+@pytest.mark.parametrize("training", [False, True])
+@torch.no_grad()
+def test_mci0_equals_timm(training, image_from_timm, scramble, relative_error) -> None:
+    timm = pytest.importorskip("timm")
+    reference = scramble(timm.create_model("fastvit_mci0", num_classes=512))
+    ours = FastViT(MCI0, embed_dim=512)
+    ours.load_state_dict(image_from_timm(reference.state_dict()), strict=True)
+    image_BCHW = torch.rand(4 if training else 2, 3, 256, 256)
+    reference.train(training)
+    ours.train(training)
+    assert relative_error(ours(image_BCHW), reference(image_BCHW)) < 1e-5
+    if training:  # running statistics moved alike
+        moved = image_from_timm(reference.state_dict())
+        for key, value in ours.state_dict().items():
+            torch.testing.assert_close(value, moved[key], rtol=1e-3, atol=1e-5, msg=key)
+
+
+@pytest.mark.reference
+@pytest.mark.parametrize("name", ["mci0", "mci1", "mci2", "mci3", "mci4"])
+@torch.no_grad()
+def test_family_equals_timm_at_one_block_a_stage(name, image_from_timm, scramble, relative_error) -> None:
+    timm = pytest.importorskip("timm")
+    config, embed_dim, _ = FAMILY[name]
+    config = dataclasses.replace(config, depths=(1,) * len(config.depths))
+    reference = scramble(timm.create_model(f"fastvit_{name}", num_classes=embed_dim, layers=config.depths))
+    ours = FastViT(config, embed_dim=embed_dim).eval()
+    ours.load_state_dict(image_from_timm(reference.state_dict()), strict=True)
+    image_BCHW = torch.rand(1, 3, 128, 160)  # any size, any aspect
+    assert relative_error(ours(image_BCHW), reference(image_BCHW)) < 1e-5
+
+
+def test_every_parameter_learns() -> None:
+    tower = FastViT(VARIANTS["pocketclip_tiny"].model.image, embed_dim=16)
+    tower(torch.randn(4, 3, 64, 64)).square().sum().backward()
+    still = [name for name, p in tower.named_parameters() if p.grad is None or not p.grad.any()]
+    assert not still
+
+
+def test_tiny_has_every_kind_of_block_of_the_real_family() -> None:
+    real = {type(module) for module in FastViT(MCI0, embed_dim=8).modules()}
+    for name in ("pocketclip_tiny", "pocketclip_tiny_teacher"):
+        assert {type(module) for module in FastViT(VARIANTS[name].model.image, embed_dim=8).modules()} == real
+
+
+@torch.no_grad()
+def test_memory_format_does_not_change_the_embedding(scramble, relative_error) -> None:
+    tower = scramble(FastViT(VARIANTS["pocketclip_tiny"].model.image, embed_dim=16))
+    image_BCHW = torch.randn(2, 3, 64, 64)
+    channels_last = copy.deepcopy(tower).to(memory_format=torch.channels_last)
+    out = channels_last(image_BCHW.to(memory_format=torch.channels_last))
+    assert relative_error(out, tower(image_BCHW)) < 1e-5
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"depths": (1, 1)}, "one entry a stage"),
+        ({"widths": (32, 48, 96)}, "multiple of the one before"),
+        ({"attention_stages": 4}, r"attention_stages is 4, not in 0\.\.3"),
+        ({"widths": (8, 16, 16)}, "head_channels 32"),
+        ({"norm": "group"}, "'batch' or 'layer'"),
+        ({"drop_path": 1.0}, "drop_path is 1.0"),
+    ],
+)
+def test_bad_configs_are_refused_with_the_field(change, message) -> None:
+    good = {"widths": (32, 64, 128), "depths": (1, 1, 1)}
+    with pytest.raises(ValueError, match=message):
+        FastViTConfig(**{**good, **change})

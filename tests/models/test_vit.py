@@ -1,0 +1,88 @@
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+import torch
+
+from pocketclip.models import ViTConfig
+from pocketclip.models.vit import ViT
+
+SMALL = {"image_px": 32, "patch_px": 16, "width": 48, "heads": 4, "layers": 2}
+# Rows to come: (config, width of the embedding, millions of parameters in the paper's Table 8).
+FAMILY = {
+    "vit_base_mci_224": (
+        ViTConfig(
+            image_px=224, patch_px=16, width=768, heads=12, layers=12, stem="conv", class_position=False
+        ),
+        512,
+        86.3,
+    ),
+    "vit_large_patch14_clip_224": (
+        ViTConfig(image_px=224, patch_px=14, width=1024, heads=16, layers=24, pre_norm=True, norm_eps=1e-5),
+        768,
+        304.0,  # as timm's tower, which the published weights fit; the table says 304.3
+    ),
+}
+
+
+@pytest.mark.parametrize("name", FAMILY)
+def test_parameter_counts_are_the_papers(name: str) -> None:
+    config, embed_dim, millions = FAMILY[name]
+    with torch.device("meta"):
+        tower = ViT(config, embed_dim=embed_dim)
+    assert round(sum(p.numel() for p in tower.parameters()) / 1e6, 1) == millions
+
+
+@pytest.mark.reference
+@pytest.mark.parametrize("name", FAMILY)
+@torch.no_grad()
+def test_equals_timm_at_two_blocks(name, image_from_timm, scramble, relative_error) -> None:
+    timm = pytest.importorskip("timm")
+    config, embed_dim, _ = FAMILY[name]
+    config = dataclasses.replace(config, layers=2, image_px=56 if config.patch_px == 14 else 64)
+    reference = timm.create_model(name, num_classes=embed_dim, depth=2, img_size=config.image_px)
+    ours = ViT(config, embed_dim=embed_dim).eval()
+    ours.load_state_dict(image_from_timm(scramble(reference).state_dict()), strict=True)
+    image_BCHW = torch.rand(2, 3, config.image_px, config.image_px)
+    assert relative_error(ours(image_BCHW), reference(image_BCHW)) < 1e-5
+
+
+@pytest.mark.parametrize("stem", ["patch", "conv"])
+@pytest.mark.parametrize("pool", ["cls", "avg"])
+def test_every_parameter_learns(stem, pool) -> None:
+    tower = ViT(ViTConfig(**SMALL, stem=stem, pool=pool), embed_dim=8)
+    tower(torch.randn(4, 3, 32, 32)).square().sum().backward()
+    assert not [name for name, p in tower.named_parameters() if p.grad is None or not p.grad.any()]
+
+
+@pytest.mark.parametrize("pool", ["cls", "avg"])
+@torch.no_grad()
+def test_patches_know_where_they_are(pool) -> None:
+    tower = ViT(ViTConfig(**SMALL, pool=pool), embed_dim=8).eval()
+    image_BCHW = torch.randn(1, 3, 32, 32)
+    swapped_BCHW = torch.cat([image_BCHW[..., 16:], image_BCHW[..., :16]], dim=-1)
+    assert not torch.allclose(tower(image_BCHW), tower(swapped_BCHW), atol=1e-5)
+
+
+def test_pictures_of_another_size_are_refused() -> None:
+    tower = ViT(ViTConfig(**SMALL), embed_dim=8)
+    with pytest.raises(ValueError, match="32 x 32 pixels, not 48 x 32"):
+        tower(torch.zeros(1, 3, 48, 32))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"image_px": 40}, "multiple of patch_px 16"),
+        ({"heads": 5}, "multiple of heads 5"),
+        ({"stem": "linear"}, "'patch' or 'conv'"),
+        ({"pool": "max"}, "'cls' or 'avg'"),
+        ({"stem": "conv", "patch_px": 4}, "needs 8, 16, 32"),
+        ({"stem": "conv", "width": 50, "heads": 5}, "multiple of 4"),
+        ({"drop_path": -0.1}, "drop_path is -0.1"),
+    ],
+)
+def test_bad_configs_are_refused_with_the_field(change, message) -> None:
+    with pytest.raises(ValueError, match=message):
+        ViTConfig(**{**SMALL, **change})
