@@ -98,7 +98,8 @@ def write_index(folder: Path, index: ShardIndex) -> None:
     content = asdict(index)
     text = json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
     with publish_file(Path(folder) / INDEX_FILE) as file:
-        file.write(text.encode())
+        # file names that are not UTF-8 arrive as lone surrogates; this writes those as JSON escapes
+        file.write(text.encode(errors="backslashreplace"))
 
 
 def split_shards(folder: Path, split: str) -> list[Path]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -57,6 +58,10 @@ class Sample:
             raise ValueError(f"sample {self.key}: needs at least one caption")
         for text in self.texts():
             _check_text(text, key=self.key)
+        try:
+            json.dumps(self.meta, allow_nan=False, ensure_ascii=False).encode()
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"sample {self.key}: meta is not JSON ({error})") from error
 
     def texts(self) -> tuple[str, ...]:
         """All texts: captions, then synthetic ones by captioner name. The row order of text embeddings."""

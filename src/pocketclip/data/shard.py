@@ -59,7 +59,7 @@ def write_shard(
         The shard's entry; `file` is the last two parts of `path`.
 
     Raises:
-        ValueError: two samples have one key, or `meta` is not JSON.
+        ValueError: two samples have one key.
         PublishError: the shard cannot be written.
     """
     with open_shard(path) as shard:
@@ -100,7 +100,7 @@ class ShardWriter:
         return len(self._keys)
 
     def add(self, sample: Sample) -> None:
-        """Appends a sample. ValueError when its key is already there or its `meta` is not JSON."""
+        """Appends a sample. ValueError when its key is already there."""
         assert not self._blocks, "samples come before blocks"
         if sample.key in self._keys:
             raise ValueError(f"{self._path}: two samples have the key {sample.key!r}; keys must be unique")
@@ -167,11 +167,8 @@ def _details(sample: Sample) -> bytes:
         "synthetic": {name: list(texts) for name, texts in sample.synthetic.items()},
         "meta": dict(sample.meta),
     }
-    try:
-        text = json.dumps(details, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
-        return text.encode()
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"sample {sample.key}: meta is not JSON ({error})") from error
+    text = json.dumps(details, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    return text.encode()
 
 
 class _Member(NamedTuple):

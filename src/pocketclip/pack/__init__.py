@@ -2,5 +2,6 @@
 
 from pocketclip.pack.emoji import EmojiConfig, pack_emoji
 from pocketclip.pack.emoji_split import SplitConfig
+from pocketclip.pack.source import PackConfig, pack
 
-__all__ = ["EmojiConfig", "SplitConfig", "pack_emoji"]
+__all__ = ["EmojiConfig", "PackConfig", "SplitConfig", "pack", "pack_emoji"]

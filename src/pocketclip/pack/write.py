@@ -16,6 +16,7 @@ from tqdm import tqdm
 
 from pocketclip.data.index import INDEX_FILE, Dropped, ShardIndex, read_index, split_shards, write_index
 from pocketclip.data.picture import decode, probe
+from pocketclip.data.publish import publish_file
 from pocketclip.data.sample import IMAGE_EXTENSIONS, JsonValue, Sample
 from pocketclip.data.shard import ShardEntry, ShardWriter, open_shard
 
@@ -68,22 +69,23 @@ def finished(job: PackJob) -> ShardIndex | None:
     """The index of the job's folder when it is already whole, or None when there is work to do.
 
     Raises:
-        ValueError: the folder holds something else.
-        PublishError: it cannot be written.
+        ValueError: the folder holds something else, or what it holds is damaged.
     """
-    if not job.out.is_dir():
-        return None
+    if job.out.exists() and not job.out.is_dir():
+        raise ValueError(f"{job.out} is a file: choose another output folder")
     if not (job.out / INDEX_FILE).exists():
-        _clear_leftovers(job)
+        if job.out.exists() and any(job.out.iterdir()) and not (job.out / _UNDER_WAY).exists():
+            raise ValueError(f"{job.out} already holds other files: choose an empty or new output folder")
         return None
     index = read_index(job.out)
-    if index.source != job.source or index.config != job.config:
+    if index.config != job.config:
         raise ValueError(
-            f"{job.out} already holds another pack ({_difference(index, job)}): "
+            f"{job.out} already holds a pack of {index.source} ({_difference(index, job)}): "
             f"choose another output folder or delete that one"
         )
     for split in index.splits:
         split_shards(job.out, split)  # raises, naming the shard, when one is missing or cut
+    (job.out / _UNDER_WAY).unlink(missing_ok=True)
     tqdm.write(f"{job.out} is already packed: {index.num_samples():,} samples", file=sys.stderr)
     return index
 
@@ -108,6 +110,7 @@ def write_folder(
         ValueError: nothing usable.
         PublishError: the folder cannot be written.
     """
+    _start_afresh(job.out)
     writer = _FolderWriter(job)
     with ExitStack() as stack, _progress(job, total=total) as bar:
         stack.push(writer.abandon)
@@ -120,8 +123,10 @@ def write_folder(
         writer.close()
     index = writer.index()
     if not index.splits:
+        (job.out / _UNDER_WAY).unlink()
         raise ValueError(f"nothing in {job.source} can be packed: {_summary(index.dropped)}")
     write_index(job.out, index)
+    (job.out / _UNDER_WAY).unlink()
     return index
 
 
@@ -225,33 +230,28 @@ def _progress(job: PackJob, *, total: int | None) -> tqdm:
 
 
 _SHARD_NAME = re.compile(r"\d{6}\.tar|\.\d{6}\.tar\.partial")
+_UNDER_WAY = ".packing"  # tells a folder that we were writing from one with a person's files
 
 
-def _clear_leftovers(job: PackJob) -> None:
-    """Removes the shards of an interrupted run, and only those."""
-    leftovers: list[Path] = []
-    for path in sorted(job.out.iterdir()):
-        if path.name == f".{INDEX_FILE}.partial":
-            leftovers.append(path)
-            continue
-        shards = sorted(path.iterdir()) if path.name in job.shard_samples and path.is_dir() else [path]
-        strangers = [shard for shard in shards if not _SHARD_NAME.fullmatch(shard.name)]
-        if strangers:
-            raise ValueError(
-                f"{job.out} holds other files ({strangers[0].name}): choose an empty or new output folder"
-            )
-        leftovers.extend(shards)
-    for path in leftovers:
-        path.unlink()
+def _start_afresh(out: Path) -> None:
+    """Marks the folder as being written, and clears what an interrupted run left in it."""
+    if (out / _UNDER_WAY).exists():
+        _clear_shards(out)
+    with publish_file(out / _UNDER_WAY) as file:
+        file.write(b"pocketclip pack is writing this folder\n")
+
+
+def _clear_shards(out: Path) -> None:
+    for path in sorted(out.glob("*/*")):
+        if _SHARD_NAME.fullmatch(path.name):
+            path.unlink()
 
 
 def _difference(index: ShardIndex, job: PackJob) -> str:
-    if index.source != job.source:
-        return f"of {index.source}, not of {job.source}"
     names = sorted(
         name for name in {*index.config, *job.config} if index.config.get(name) != job.config.get(name)
     )
-    return f"with another {', '.join(names)}"
+    return f"made with another {', '.join(names)}"
 
 
 def _summary(dropped: tuple[Dropped, ...]) -> str:
