@@ -11,7 +11,7 @@ from itertools import chain
 from pathlib import Path
 from typing import TypeAlias
 
-from pocketclip.data.index import INDEX_FILE, Dropped, ShardIndex
+from pocketclip.data.index import Dropped, ShardIndex, read_index
 from pocketclip.pack.folder import (
     CaptionedFile,
     find_sidecar_pictures,
@@ -114,13 +114,21 @@ def _list_files(source: Path) -> tuple[list[Path], Path]:
         return [source], source.parent
     if not source.is_dir():
         raise FileNotFoundError(f"{source}: no such file or folder")
-    if (source / INDEX_FILE).exists():
-        raise ValueError(f"{source} is already a packed folder ({INDEX_FILE} is there): use it as it is")
+    if _is_packed(source):
+        raise ValueError(f"{source} is already a packed folder: use it as it is")
     files: list[Path] = []
     for folder, subfolders, names in os.walk(source, followlinks=True):
         subfolders[:] = sorted(name for name in subfolders if not name.startswith((".", "__MACOSX")))
         files += [Path(folder, name) for name in sorted(names) if not name.startswith(".")]
     return files, source
+
+
+def _is_packed(folder: Path) -> bool:
+    try:
+        read_index(folder)
+    except (FileNotFoundError, ValueError):  # none, or some other tool's index.json
+        return False
+    return True
 
 
 def _expand(pattern: str) -> list[Path]:

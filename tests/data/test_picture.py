@@ -1,0 +1,203 @@
+"""Whatever comes in, an upright RGB picture comes out, or a sentence that names what came in."""
+
+import io
+import random
+import struct
+import threading
+import warnings
+import zlib
+from contextlib import suppress
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image, ImageOps
+
+from pocketclip.data.picture import MAX_PIXELS, PictureError, decode, probe
+
+
+def encode(image, kind="PNG", **options):
+    file = io.BytesIO()
+    image.save(file, kind, **options)
+    return file.getvalue()
+
+
+def gradient(height=24, width=32):
+    rows, columns = np.mgrid[0:height, 0:width]
+    pixels = np.stack([rows * 255 // height, columns * 255 // width, (rows + columns) * 3 % 256], axis=-1)
+    return Image.fromarray(pixels.astype(np.uint8))
+
+
+def png_claiming(width, height):
+    """A tiny PNG whose header claims this size."""
+
+    def chunk(kind, data):
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    pixels = zlib.compress(b"\0" * 64)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", pixels) + chunk(b"IEND", b"")
+
+
+def pixels_of(data):
+    image = decode(data, name="it")
+    assert image.mode == "RGB"
+    return np.asarray(image)
+
+
+def test_rgb_is_unchanged():
+    assert np.array_equal(pixels_of(encode(gradient())), np.asarray(gradient()))
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM"])
+def test_formats_give_what_pillow_gives(kind):
+    data = encode(gradient(), kind)
+    with Image.open(io.BytesIO(data)) as reference:
+        assert np.array_equal(pixels_of(data), np.asarray(reference.convert("RGB")))
+
+
+def test_grey_is_replicated():
+    grey = gradient().convert("L")
+    assert np.array_equal(pixels_of(encode(grey)), np.repeat(np.asarray(grey)[..., None], 3, axis=-1))
+
+
+def test_one_bit_becomes_black_and_white():
+    bits = gradient().convert("1")
+    assert set(np.unique(pixels_of(encode(bits)))) == {0, 255}
+
+
+@given(st.tuples(*[st.integers(0, 255)] * 4))
+def test_transparency_lies_on_white(colour):
+    data = encode(Image.new("RGBA", (2, 2), colour))
+    alpha = colour[3] / 255
+    expected = [alpha * channel + (1 - alpha) * 255 for channel in colour[:3]]
+    assert np.abs(pixels_of(data)[0, 0] - np.array(expected)).max() <= 1
+
+
+@pytest.mark.parametrize("mode", ["LA", "PA", "P", "RGB", "L"])
+def test_every_kind_of_transparency_lies_on_white(mode):
+    if mode == "LA":
+        data = encode(Image.new(mode, (4, 4), (0, 0)))
+    elif mode == "PA":  # in a PNG: an alpha for each entry of the palette
+        palette = Image.new("P", (4, 4), 1)
+        palette.putpalette([9, 9, 9, 8, 8, 8])
+        data = encode(palette, transparency=b"\xff\x00")
+    else:  # one colour counts as transparent
+        data = encode(Image.new(mode, (4, 4), 0), transparency=(0, 0, 0) if mode == "RGB" else 0)
+    assert (pixels_of(data) == 255).all()
+
+
+def test_palette_without_transparency_keeps_its_colours():
+    palette = gradient().quantize(16)
+    assert np.array_equal(pixels_of(encode(palette)), np.asarray(palette.convert("RGB")))
+
+
+@pytest.mark.parametrize("kind", ["PNG", "TIFF"])
+def test_sixteen_bits_are_scaled_not_clipped(kind):
+    values = np.array([[0, 257, 32768, 65535]], dtype=np.uint16)
+    data = encode(Image.fromarray(values), kind)
+    assert pixels_of(data)[0, :, 0].tolist() == [0, 1, 128, 255]
+
+
+def test_cmyk_is_converted():
+    image = Image.new("CMYK", (8, 8), (0, 255, 255, 0))
+    red = pixels_of(encode(image, "JPEG", quality=100))[4, 4]
+    assert red[0] > 240
+    assert red[1:].max() < 20
+
+
+@pytest.mark.parametrize("kind", ["GIF", "WEBP", "PNG", "TIFF"])
+def test_animations_give_their_first_frame(kind):
+    frames = [Image.new("RGB", (6, 6), colour) for colour in ("red", "lime", "blue")]
+    options = {"lossless": True} if kind == "WEBP" else {}
+    data = encode(frames[0], kind, save_all=True, append_images=frames[1:], **options)
+    assert pixels_of(data)[3, 3].tolist() == [255, 0, 0]
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF"])
+def test_exif_orientation_is_applied_once(kind, orientation):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    data = encode(gradient(), kind, exif=exif)
+    with Image.open(io.BytesIO(data)) as image:
+        reference = np.asarray(ImageOps.exif_transpose(image))
+    assert np.array_equal(pixels_of(data), reference)
+
+
+def test_unreadable_exif_costs_nothing():
+    data = encode(gradient(), "JPEG", exif=b"Exif\0\0MM\0*\0\0\0\x08\xff\xff garbage")
+    assert pixels_of(data).shape == (24, 32, 3)
+
+
+def test_probe_reads_the_header_only():
+    data = encode(gradient(), "JPEG")
+    assert probe(data[:-100], name="it") == ("jpg", 32, 24)
+    assert probe(encode(gradient(), "WEBP"), name="it") == ("webp", 32, 24)
+    assert probe(encode(gradient(), "GIF"), name="it")[0] == "gif"
+
+
+@pytest.mark.parametrize("read", [decode, probe])
+@pytest.mark.parametrize(
+    ("data", "words"),
+    [
+        (b"", "zero bytes"),
+        (b"hello, this is no picture at all", "not a picture in a known format"),
+        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n", "not a picture in a known format"),
+        (png_claiming(50_000, 50_000), "picture bomb"),
+        (png_claiming(10_000, 8_000), "10000 x 8000 pixels"),  # below Pillow's own limit
+        (png_claiming(10_000, 12_000), "picture bomb"),  # where Pillow only warns
+    ],
+)
+def test_refusals_name_the_picture(read, data, words):
+    with pytest.raises(PictureError, match=words) as error:
+        read(data, name="holiday/7.png")
+    assert str(error.value).startswith("holiday/7.png: ")
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF"])
+def test_truncated_pictures_are_refused(kind):
+    data = encode(gradient(200, 200), kind)
+    with pytest.raises(PictureError, match=r"holiday\.x: "):
+        decode(data[: len(data) // 2], name="holiday.x")
+
+
+def test_float_pixels_are_refused():
+    with pytest.raises(PictureError, match="floating-point"):
+        decode(encode(Image.new("F", (4, 4), 0.5), "TIFF"), name="it")
+
+
+@settings(deadline=None, max_examples=150)
+@given(st.sampled_from(["PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF"]), st.integers(0, 2**32))
+def test_damage_gives_a_picture_or_a_sentence(kind, seed):
+    rng = random.Random(seed)
+    data = bytearray(encode(gradient(), kind))
+    for _ in range(rng.randint(1, 8)):
+        data[rng.randrange(len(data))] = rng.randrange(256)
+    with suppress(PictureError):
+        assert decode(bytes(data), name="it").mode == "RGB"
+
+
+def test_pillow_globals_and_warnings_are_left_alone():
+    before = (Image.MAX_IMAGE_PIXELS, list(warnings.filters))
+    bomb, fine = png_claiming(10_000, 12_000), encode(gradient())
+
+    def work():
+        for _ in range(20):
+            decode(fine, name="it")
+            with pytest.raises(PictureError):
+                decode(bomb, name="it")
+
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        filters = list(warnings.filters)
+        threads = [threading.Thread(target=work) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert list(warnings.filters) == filters
+    assert not caught
+    assert (Image.MAX_IMAGE_PIXELS, list(warnings.filters)) == before
+    assert MAX_PIXELS < Image.MAX_IMAGE_PIXELS
