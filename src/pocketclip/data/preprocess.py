@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from typing import Literal, get_args
 
 import numpy as np
@@ -15,6 +15,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from pocketclip.data.picture import to_rgb
+from pocketclip.data.sample import JsonValue
 
 Interpolation = Literal["bilinear", "bicubic"]
 _RESAMPLING = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
@@ -97,9 +98,14 @@ class Preprocess:
         scaled_BCHW /= std_C11
         return scaled_BCHW
 
-    def to_json(self) -> dict[str, int | str | list[float]]:
+    def to_json(self) -> dict[str, JsonValue]:
         """Plain JSON values of every field."""
-        return asdict(self) | {"mean": list(self.mean), "std": list(self.std)}
+        return {
+            "size": self.size,
+            "mean": list(self.mean),
+            "std": list(self.std),
+            "interpolation": self.interpolation,
+        }
 
     @classmethod
     def from_json(cls, values: Mapping[str, object]) -> Preprocess:

@@ -1,0 +1,225 @@
+"""The manifest of an exported model: what the folder holds, proven by hashes, and how to feed it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+
+from pocketclip.data.preprocess import Preprocess
+from pocketclip.data.publish import publish_file, sha256_file
+from pocketclip.data.sample import JsonValue
+
+FORMAT = "pocketclip-export"
+VERSION = 1
+MANIFEST_FILE = "manifest.json"
+ROLES = ("image", "text", "tokenizer")
+"""What each file of an exported model is for; the keys of `Manifest.files`."""
+
+_AGAIN = (
+    "export the checkpoint again (`pocketclip export CHECKPOINT FOLDER`), or copy the folder again, whole"
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportedFile:
+    """One file of an exported model.
+
+    Attributes:
+        name: within the folder, no slash.
+        num_bytes: its size.
+        sha256: of its bytes, 64 hexadecimal digits.
+    """
+
+    name: str
+    num_bytes: int
+    sha256: str
+
+    def __post_init__(self) -> None:
+        if not self.name or Path(self.name).name != self.name:
+            raise ValueError(f"file name {self.name!r} is not a plain name within the folder")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Manifest:
+    """Everything needed to run an exported model besides its files.
+
+    Attributes:
+        model: name of the variant, or "custom".
+        checkpoint: digest of the checkpoint that was exported.
+        embed_dim: channels D of an embedding.
+        logit_scale: what cosines are multiplied with before a softmax, for instance 100.
+        preprocess: picture to pixels.
+        context_length: tokens L of a text.
+        precision: of weights and arithmetic, for instance "fp32".
+        opset: ONNX operator set of the towers.
+        files: role ("image", "text", "tokenizer") -> file.
+        parity: what was measured against the checkpoint before the folder was published.
+    """
+
+    model: str
+    checkpoint: str
+    embed_dim: int
+    logit_scale: float
+    preprocess: Preprocess
+    context_length: int
+    precision: str
+    opset: int
+    files: Mapping[str, ExportedFile]
+    parity: Mapping[str, JsonValue]
+
+    @property
+    def digest(self) -> str:
+        """Identity of the embeddings, sha256: equal digests mean vectors that may be compared."""
+        identity = {
+            "files": {role: file.sha256 for role, file in sorted(self.files.items())},
+            "preprocess": self.preprocess.to_json(),
+            "context_length": self.context_length,
+        }
+        return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
+
+    def to_json(self) -> dict[str, JsonValue]:
+        """Plain JSON values, `format` and `version` first."""
+        return {
+            "format": FORMAT,
+            "version": VERSION,
+            "model": self.model,
+            "checkpoint": self.checkpoint,
+            "embed_dim": self.embed_dim,
+            "logit_scale": self.logit_scale,
+            "preprocess": self.preprocess.to_json(),
+            "context_length": self.context_length,
+            "precision": self.precision,
+            "opset": self.opset,
+            "files": {role: asdict(file) for role, file in self.files.items()},
+            "parity": dict(self.parity),
+        }
+
+
+def describe_file(path: Path) -> ExportedFile:
+    """Name, size and hash of a file."""
+    return ExportedFile(name=path.name, num_bytes=path.stat().st_size, sha256=sha256_file(path))
+
+
+def write_manifest(folder: Path, manifest: Manifest) -> None:
+    """Writes `manifest.json`, whole or not at all."""
+    text = json.dumps(manifest.to_json(), indent=1, allow_nan=False) + "\n"
+    with publish_file(Path(folder) / MANIFEST_FILE) as file:
+        file.write(text.encode())
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """Reads `manifest.json` without looking at the other files.
+
+    Raises:
+        FileNotFoundError: there is no manifest.
+        ValueError: it is damaged, of another format or version, or a field is missing, unknown or wrong.
+    """
+    path = Path(folder) / MANIFEST_FILE
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"{folder} is not an exported model (no {MANIFEST_FILE}): "
+            f"run `pocketclip export CHECKPOINT {folder}`"
+        )
+    try:
+        content = json.loads(path.read_bytes())
+    except ValueError as error:
+        raise ValueError(f"{path} is not JSON ({error}): {_AGAIN}") from error
+    if not isinstance(content, dict) or content.get("format") != FORMAT:
+        raise ValueError(f"{path} is not the manifest of an exported pocketclip model: choose another folder")
+    if content.get("version") != VERSION:
+        raise ValueError(
+            f"{path} has version {content.get('version')!r} and this pocketclip reads version {VERSION}: "
+            f"export the checkpoint again with this pocketclip, or use the one that wrote it"
+        )
+    try:
+        return _parse(content)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}: {_AGAIN}") from error
+
+
+def verify_files(folder: Path, manifest: Manifest) -> None:
+    """Checks that every file of the manifest is there with its very bytes.
+
+    Raises:
+        FileNotFoundError: a file is missing.
+        ValueError: a file has another size or hash.
+    """
+    for file in manifest.files.values():
+        path = Path(folder) / file.name
+        if not path.is_file():
+            raise FileNotFoundError(f"{path} is missing, though the manifest lists it: {_AGAIN}")
+        num_bytes = path.stat().st_size
+        if num_bytes != file.num_bytes:
+            raise ValueError(
+                f"{path} has {num_bytes:,} bytes and the manifest says {file.num_bytes:,}: "
+                f"it was cut or changed; {_AGAIN}"
+            )
+        if sha256_file(path) != file.sha256:
+            raise ValueError(f"{path} has another hash than the manifest says: it was changed; {_AGAIN}")
+
+
+def _parse(content: Mapping[str, object]) -> Manifest:
+    names = {field.name for field in fields(Manifest)}
+    _check_names(set(content) - {"format", "version"}, names, what="the manifest")
+    files = _mapping(content, "files")
+    _check_names(set(files), set(ROLES), what="files")
+    logit_scale = _typed(content, "logit_scale", (int, float))
+    assert isinstance(logit_scale, int | float)
+    if not math.isfinite(logit_scale) or logit_scale <= 0:
+        raise ValueError(f"logit_scale is {logit_scale}, not a number above 0")
+    return Manifest(
+        model=_text(content, "model"),
+        checkpoint=_text(content, "checkpoint"),
+        embed_dim=_count(content, "embed_dim"),
+        logit_scale=float(logit_scale),
+        preprocess=Preprocess.from_json(_mapping(content, "preprocess")),
+        context_length=_count(content, "context_length"),
+        precision=_text(content, "precision"),
+        opset=_count(content, "opset"),
+        files={role: _file(_mapping(files, role)) for role in ROLES},
+        parity=_mapping(content, "parity"),
+    )
+
+
+def _file(values: Mapping[str, object]) -> ExportedFile:
+    _check_names(set(values), {field.name for field in fields(ExportedFile)}, what="a file")
+    return ExportedFile(
+        name=_text(values, "name"), num_bytes=_count(values, "num_bytes"), sha256=_text(values, "sha256")
+    )
+
+
+def _check_names(found: set[str], known: set[str], *, what: str) -> None:
+    for problem, names in (("missing", known - found), ("unknown", found - known)):
+        if names:
+            raise ValueError(f"{what} has {problem} fields: {', '.join(sorted(names))}")
+
+
+def _typed(values: Mapping[str, object], name: str, kinds: tuple[type, ...]) -> object:
+    value = values[name]
+    if not isinstance(value, kinds) or isinstance(value, bool):
+        raise ValueError(f"{name} is {value!r}, expected {' or '.join(kind.__name__ for kind in kinds)}")
+    return value
+
+
+def _text(values: Mapping[str, object], name: str) -> str:
+    value = _typed(values, name, (str,))
+    assert isinstance(value, str)
+    return value
+
+
+def _count(values: Mapping[str, object], name: str) -> int:
+    value = _typed(values, name, (int,))
+    assert isinstance(value, int)
+    if value < 1:
+        raise ValueError(f"{name} is {value}, expected at least 1")
+    return value
+
+
+def _mapping(values: Mapping[str, object], name: str) -> dict[str, JsonValue]:
+    value = _typed(values, name, (dict,))
+    assert isinstance(value, dict)
+    return value
