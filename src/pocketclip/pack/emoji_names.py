@@ -73,8 +73,8 @@ def readable_name(name: str, codepoints: Codepoints) -> str:
     text = _words(name)
     if is_flag(codepoints):
         return f"flag: {text}"
-    if codepoints[-1] == KEYCAP:
-        return text.replace("keycap ", "keycap: ", 1)
+    if text.startswith("keycap "):
+        return text.replace(" ", ": ", 1)
     match = _GROUP.fullmatch(text) or _TONED.fullmatch(text)
     return f"{match[1]}: {', '.join(_ITEM.findall(match[2]))}" if match else text
 

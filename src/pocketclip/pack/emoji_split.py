@@ -90,7 +90,7 @@ class SplitConfig:
 
 def family_of(codepoints: Codepoints) -> Codepoints:
     """The emoji without skin tones, gender and direction: "woman firefighter: dark skin tone" -> firefighter."""
-    kept = [_NEUTRAL.get(c, c) for c in codepoints if c not in TONES]
+    kept = [_NEUTRAL.get(c, c) for c in codepoints if c not in TONES] or list(codepoints)
     for sign in (FEMALE_SIGN, MALE_SIGN, _RIGHT_ARROW):
         while len(kept) > 2 and sign in kept[1:]:
             at = kept.index(sign, 1)

@@ -35,7 +35,7 @@ def make_key(original: str) -> str:
     clean = re.sub(r"[^A-Za-z0-9_-]+", "-", original).strip("-")
     if clean == original and 0 < len(clean) <= MAX_KEY_LENGTH:
         return clean
-    digest = hashlib.sha256(original.encode("utf-8", "surrogateescape")).hexdigest()[:_HASH_DIGITS]
+    digest = hashlib.sha256(original.encode(errors="surrogatepass")).hexdigest()[:_HASH_DIGITS]
     head = clean[: MAX_KEY_LENGTH - _HASH_DIGITS - 1]
     return f"{head}-{digest}" if head else digest
 

@@ -187,7 +187,9 @@ def _csv_rows(path: Path) -> Iterator[tuple[int, dict[str, JsonValue] | ValueErr
             for number, row in enumerate(table, start=1):
                 yield number, {name: text for name, text in row.items() if isinstance(name, str) and name}
         except csv.Error as error:
-            raise ValueError(f"{path} cannot be read as a table (line {table.line_num}: {error})") from error
+            raise ValueError(
+                f"{path} cannot be read as a table (after line {table.line_num}: {error})"
+            ) from error
 
 
 def _parse_row(

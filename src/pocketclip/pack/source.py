@@ -153,11 +153,15 @@ def _fingerprint(files: Sequence[Path], *, root: Path) -> str:
     for path in files:
         name = path.relative_to(root).as_posix()
         try:
-            content = hashlib.sha256(path.read_bytes()).hexdigest() if path.suffix in _TEXT_SUFFIXES else ""
+            content = (
+                hashlib.sha256(path.read_bytes()).hexdigest()
+                if path.suffix.casefold() in _TEXT_SUFFIXES
+                else ""
+            )
             line = f"{name}\0{path.stat().st_size}\0{content}\n"
         except OSError:
             line = f"{name}\0unreadable\n"
-        digest.update(line.encode("utf-8", "surrogateescape"))
+        digest.update(line.encode(errors="surrogatepass"))
     return digest.hexdigest()
 
 

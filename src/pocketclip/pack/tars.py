@@ -29,7 +29,11 @@ class _Member(NamedTuple):
 
 
 class _Cut(Exception):  # noqa: N818 - not an error to anyone outside
-    """The tar ends or breaks before its end mark."""
+    """The tar ends or breaks before its end mark; `key` is that of a sample which lost a part by it."""
+
+    def __init__(self, reason: str, *, key: str | None = None) -> None:
+        super().__init__(reason)
+        self.key = key
 
 
 def read_tars(paths: Sequence[Path], *, split_of: Callable[[str], str]) -> Iterator[Candidate | Dropped]:
@@ -54,8 +58,10 @@ def read_tars(paths: Sequence[Path], *, split_of: Callable[[str], str]) -> Itera
                     group = []
                 group.append(member)
         except _Cut as cut:
-            if group:
-                yield Dropped(source=f"{path.name}: {group[0].key}", reason="the tar is cut in this sample")
+            if cut.key is not None:
+                yield Dropped(source=f"{path.name}: {cut.key}", reason="the tar is cut in this sample")
+            if group and group[0].key != cut.key:
+                yield _candidate(group, path=path, split_of=split_of)
             yield Dropped(source=path.name, reason=str(cut))
         except OSError as error:
             yield Dropped(source=path.name, reason=f"cannot be read: {error.strerror or error}")
@@ -72,27 +78,34 @@ def _members(path: Path) -> Iterator[_Member]:
         try:
             with tarfile.open(fileobj=file, mode="r:") as tar:
                 for info in tar:
-                    data = tar.extractfile(info) if info.isreg() else None
-                    content = data.read() if data is not None else b""
-                    at = info.offset_data + -(-info.size // _BLOCK) * _BLOCK if info.isreg() else tar.offset
-                    member = _parse_name(info.name, content)
-                    if data is not None and member is not None:
+                    if not info.isreg():
+                        at = tar.offset
+                        continue
+                    member = _read(tar, info)
+                    at = info.offset_data + -(-info.size // _BLOCK) * _BLOCK
+                    if member is not None:
                         yield member
         except tarfile.TarError as error:
-            where = f"after byte {at:,}" if at else "from its first block"
-            raise _Cut(f"the tar is cut or damaged {where} ({error})") from error
+            raise _Cut(f"the tar is cut or damaged after byte {at:,} ({error})") from error
         file.seek(at)
         end = file.read(_BLOCK)
     if end != bytes(_BLOCK):
         raise _Cut(f"the tar is cut or damaged after byte {at:,}; the samples before it were kept")
 
 
-def _parse_name(name: str, data: bytes) -> _Member | None:
-    path = PurePosixPath(name)
+def _read(tar: tarfile.TarFile, info: tarfile.TarInfo) -> _Member | None:
+    path = PurePosixPath(info.name)
     stem, dot, extension = path.name.partition(".")
-    if not dot or not stem or (name.startswith("__") and name.endswith("__")):
+    if not dot or not stem or (info.name.startswith("__") and info.name.endswith("__")):
         return None  # hidden files, and what WebDataset itself skips
-    return _Member((path.parent / stem).as_posix(), extension.casefold(), data)
+    key = (path.parent / stem).as_posix()
+    data = tar.extractfile(info)
+    assert data is not None, "only plain files come here"
+    try:
+        return _Member(key, extension.casefold(), data.read())
+    except tarfile.TarError as error:
+        reason = f"the tar is cut in {info.name} ({error}); the samples before it were kept"
+        raise _Cut(reason, key=key) from error
 
 
 def _candidate(group: list[_Member], *, path: Path, split_of: Callable[[str], str]) -> Candidate | Dropped:

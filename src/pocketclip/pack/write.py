@@ -61,7 +61,7 @@ class PackJob:
 
 def unit_hash(*parts: str) -> float:
     """A number in [0, 1) that depends on the texts alone: the same on every machine, run and version."""
-    digest = hashlib.sha256("\0".join(parts).encode()).digest()
+    digest = hashlib.sha256("\0".join(parts).encode(errors="surrogatepass")).digest()
     return int.from_bytes(digest[:6]) / 2**48
 
 
