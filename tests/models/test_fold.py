@@ -34,6 +34,7 @@ from pocketclip.models.transformer import FeedForward, PreNorm, SelfAttention
 
 BLOCKS = {
     "conv 3x3 + BN": lambda c: ConvNorm(c, 2 * c, kernel=3, stride=2),
+    "strided 1x1 conv + BN": lambda c: ConvNorm(c, c, kernel=1, stride=2),
     "patchify conv + BN": lambda c: ConvNorm(c, c, kernel=2, stride=2),
     "stem, strided": lambda c: ConvBlock(Branches(c, 2 * c, kernels=(3, 1), stride=2)),
     "stem, depthwise": lambda c: ConvBlock(Branches(c, c, kernels=(3, 1), stride=2, groups=c)),
@@ -56,6 +57,7 @@ BLOCKS = {
     "foreign branch": lambda c: Residual(nn.Conv2d(c, c, 1), channels=c, layer_scale_init=0.5),
 }
 ONE_CONVOLUTION = {
+    "strided 1x1 conv + BN",
     "conv 3x3 + BN",
     "patchify conv + BN",
     "several branches",

@@ -1,13 +1,14 @@
 from __future__ import annotations
 
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
 from pocketclip.models.residual import Residual, drop_path_rates, stochastic_depth
 
 
+@settings(deadline=None, max_examples=30)
 @given(rate=st.floats(0.05, 0.9))
 def test_stochastic_depth_drops_whole_samples_and_keeps_the_mean(rate: float) -> None:
     torch.manual_seed(0)
@@ -35,6 +36,7 @@ def test_scale_multiplies_channels_of_maps_and_of_tokens() -> None:
     assert block(ones.flatten(2).transpose(1, 2))[0, 0].tolist() == [2.0, 3.0, 4.0]
 
 
+@settings(deadline=None, max_examples=30)
 @given(rate=st.floats(0.0, 0.5), depth=st.integers(1, 30))
 def test_rates_rise_from_zero_to_the_last(rate: float, depth: int) -> None:
     rates = drop_path_rates(rate, depth)

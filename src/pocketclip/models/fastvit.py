@@ -98,20 +98,34 @@ class FastViTConfig:
 
 
 class ConvNorm(nn.Module):
-    """A convolution without bias, then BatchNorm: [B, C, H, W] -> [B, C', H', W']."""
+    """A convolution without bias, then BatchNorm: [B, C, H, W] -> [B, C', H', W'].
+
+    A strided 1 x 1 convolution is computed as a stride-1 one on every stride-th place: the same numbers, and oneDNN's
+    own strided form writes out of bounds in the backward pass of channels-last maps of few channels, such as the
+    stem's (oneDNN issue 6035: wrong gradients, hangs, crashes).
+    """
 
     def __init__(
         self, in_channels: int, out_channels: int, *, kernel: int, stride: int = 1, groups: int = 1
     ) -> None:
         super().__init__()
-        padding = kernel // 2 if kernel % 2 else 0
+        self.stride = stride
+        self.step = stride if kernel == 1 else 1
         self.conv = nn.Conv2d(
-            in_channels, out_channels, kernel, stride=stride, padding=padding, groups=groups, bias=False
+            in_channels,
+            out_channels,
+            kernel,
+            stride=stride // self.step,
+            padding=kernel // 2 if kernel % 2 else 0,
+            groups=groups,
+            bias=False,
         )
         self.norm = nn.BatchNorm2d(out_channels)
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
         """[B, C, H, W] -> [B, C', H', W']."""
+        if self.step > 1:
+            x_BCHW = x_BCHW[:, :, :: self.step, :: self.step]
         return self.norm(self.conv(x_BCHW))
 
     def kernel(self) -> Kernel:
@@ -121,7 +135,7 @@ class ConvNorm(nn.Module):
     def fold_in_place(self) -> nn.Conv2d:
         """One convolution with bias."""
         conv = self.conv
-        return conv_from(self.kernel(), stride=conv.stride[0], groups=conv.groups, like=conv.weight)
+        return conv_from(self.kernel(), stride=self.stride, groups=conv.groups, like=conv.weight)
 
 
 class Branches(nn.Module):
