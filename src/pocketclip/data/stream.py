@@ -17,6 +17,7 @@ from pathlib import Path
 from types import TracebackType
 
 import numpy as np
+from PIL import Image
 
 from pocketclip.data.augment import Augmentation, AugmentSpec, apply, draw, seeded, unpack
 from pocketclip.data.index import Dropped
@@ -40,6 +41,7 @@ class StreamConfig:
         synthetic: regular expression over captioners' names; None for no synthetic caption.
         main_caption_only: always the first ground-truth caption rather than any of them.
         num_threads: threads that build batches ahead.
+        cache_mb: memory for decoded pictures, so that a small data set is decoded once; 0 for none.
     """
 
     batch_size: int
@@ -50,6 +52,7 @@ class StreamConfig:
     synthetic: str | None = None
     main_caption_only: bool = False
     num_threads: int = 1
+    cache_mb: int = 0
 
     def __post_init__(self) -> None:
         if self.batch_size < 1 or self.image_px < 1 or self.num_threads < 1:
@@ -156,6 +159,8 @@ class Stream:
                 f"{len(self._row_of)} samples are fewer than one batch of {config.batch_size}: "
                 "pack more pictures or take a smaller batch"
             )
+        self._decoded: dict[tuple[int, int], Image.Image] = {}
+        self._cache_left = config.cache_mb * 2**20
         self._pool = ThreadPoolExecutor(config.num_threads, thread_name_prefix="batches")
 
     def __len__(self) -> int:
@@ -221,7 +226,7 @@ class Stream:
     def _pick(self, epoch: int, shard: int, row: int) -> _Pick:
         sample = self._readers[shard][row]
         rng = seeded(self.config.seed, "view", epoch, sample.key)
-        image = decode(sample.image, name=sample.key)
+        image = self._picture(sample, place=(shard, row))
         view, augmentation, spec = self._view(rng.random(), shard, row)
         if augmentation is None:
             augmentation = draw(rng, width=image.width, height=image.height, spec=spec)
@@ -237,6 +242,17 @@ class Stream:
             pixels_HWC=pixels,
             texts=sample.texts(),
         )
+
+    def _picture(self, sample: Sample, *, place: tuple[int, int]) -> Image.Image:
+        cached = self._decoded.get(place)
+        if cached is not None:
+            return cached
+        image = decode(sample.image, name=sample.key)
+        num_bytes = 3 * image.width * image.height
+        if num_bytes <= self._cache_left:
+            self._cache_left -= num_bytes
+            self._decoded[place] = image
+        return image
 
     def _view(self, chance: float, shard: int, row: int) -> tuple[int, Augmentation | None, AugmentSpec]:
         """The stored view to replay and its number, or none."""

@@ -35,7 +35,7 @@ def teacher_conv() -> TrainConfig:
         name="emoji.teacher_conv",
         variant="pocketclip_tiny_teacher",
         seed=1,
-        stream=StreamConfig(batch_size=BATCH_SIZE, image_px=64, augment=VIEWS, seed=1),
+        stream=StreamConfig(batch_size=BATCH_SIZE, image_px=48, augment=VIEWS, seed=1, cache_mb=256),
         optim=OptimConfig(lr_peak=2e-3, warmup_steps=50),
         loop=LoopConfig(num_steps=TEACHER_STEPS, evaluate_every=100),
     )
@@ -59,7 +59,7 @@ def student_plain(*, seed: int = 0) -> TrainConfig:
         name="emoji.student_plain",
         variant="pocketclip_tiny",
         seed=seed,
-        stream=StreamConfig(batch_size=BATCH_SIZE, image_px=64, augment=VIEWS, seed=seed),
+        stream=StreamConfig(batch_size=BATCH_SIZE, image_px=48, augment=VIEWS, seed=seed, cache_mb=256),
         optim=OptimConfig(lr_peak=2e-3, warmup_steps=50),
         loop=LoopConfig(num_steps=STUDENT_STEPS, evaluate_every=50),
     )

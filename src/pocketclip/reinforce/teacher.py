@@ -56,7 +56,7 @@ class CheckpointTeacher:
 
     def __init__(self, spec: TeacherSpec, *, device: str = "cpu") -> None:
         loaded = load(spec.checkpoint)
-        model = loaded.folded().model.to(device)
+        model = loaded.folded().model.to(device, memory_format=torch.channels_last)
         scale = float(model.logit_scale.exp()) if spec.logit_scale is None else spec.logit_scale
         self.record = TeacherRecord(
             name=spec.name, embed_dim=loaded.config.model.embed_dim, logit_scale=scale, digest=loaded.digest
@@ -70,7 +70,9 @@ class CheckpointTeacher:
     @torch.inference_mode()
     def encode_image(self, pixels_BHWC: np.ndarray) -> np.ndarray:
         """Embeds uint8 RGB pictures [B, H, W, 3] of `image_px` x `image_px`: float32 [B, D]."""
-        image_BCHW = torch.from_numpy(self._preprocess.normalise(pixels_BHWC)).to(self._device)
+        image_BCHW = torch.from_numpy(self._preprocess.normalise(pixels_BHWC)).to(
+            self._device, memory_format=torch.channels_last
+        )
         return self._model.encode_image(image_BCHW, normalize=True).float().cpu().numpy()
 
     @torch.inference_mode()

@@ -62,11 +62,12 @@ class Objective:
             model: a `Clip`: `model(image_BCHW, tokens_BL)` gives unit-norm embeddings and the logit scale.
             batch: from a stream.
         """
+        # A permuted view of BHWC is channels-last already, the faster layout for convolutions.
         pixels_BCHW = torch.from_numpy(batch.pixels_BHWC).to(self.device).permute(0, 3, 1, 2)
         image_BCHW = (pixels_BCHW.float() / 255.0 - self._mean_C11) / self._std_C11
         sources = self._sources(batch)
         tokens_L = torch.from_numpy(np.concatenate([tokens for _, tokens, _ in sources])).to(self.device)
-        output = model(image_BCHW.contiguous(), tokens_L)
+        output = model(image_BCHW, tokens_L)
         texts = output.text_embed_BD.split(len(batch.keys))
         # CLIP's bound: a sharper softmax is unstable (Radford et al., 2021, section 2.5).
         logit_scale = output.logit_scale.clamp(max=100.0)
@@ -75,7 +76,7 @@ class Objective:
         loss = torch.zeros((), device=self.device)
         for (weight, _, kind), text_BD in zip(sources, texts, strict=True):
             for name, value in self._terms(
-                output.image_embed_BD, text_BD, output.logit_scale, batch, kind
+                output.image_embed_BD, text_BD, logit_scale, batch, kind
             ).items():
                 share = self.config.distill_weight if name == "distill" else 1.0 - self.config.distill_weight
                 loss = loss + weight / total_weight * share * value
