@@ -1,0 +1,167 @@
+"""Small real data that many tests share: pictures of coloured shapes with captions, packed as a user's would be."""
+
+import io
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image, ImageDraw
+
+from pocketclip.data.index import ShardIndex, write_index
+from pocketclip.data.preprocess import Preprocess
+from pocketclip.data.sample import Sample
+from pocketclip.data.shard import write_shard
+from pocketclip.data.tokenize import Tokenizer, TokenizerConfig
+from pocketclip.runtime.manifest import Manifest, describe_file, write_manifest
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # test workers share the cores
+
+COLOURS = ("red", "green", "blue", "orange", "purple", "black", "teal", "brown")
+SHAPES = ("circle", "square", "triangle")
+
+
+def draw_shape(colour: str, shape: str, *, size: int = 72, seed: int = 0) -> bytes:
+    """A PNG of a shape, moved a little by `seed`."""
+    image = Image.new("RGB", (size, size), "white")
+    pen = ImageDraw.Draw(image)
+    low, high = 8 + seed % 7, size - 8 - seed % 5
+    if shape == "circle":
+        pen.ellipse((low, low, high, high), fill=colour)
+    elif shape == "square":
+        pen.rectangle((low, low, high, high), fill=colour)
+    else:
+        pen.polygon([(low, high), (high, high), ((low + high) // 2, low)], fill=colour)
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def shape_samples(num: int, *, prefix: str = "sample") -> list[Sample]:
+    """Samples with two captions and one synthetic caption each."""
+    samples = []
+    for i in range(num):
+        colour, shape = COLOURS[i % len(COLOURS)], SHAPES[(i // len(COLOURS)) % len(SHAPES)]
+        samples.append(
+            Sample(
+                key=f"{prefix}{i:04d}",
+                image=draw_shape(colour, shape, seed=i),
+                extension="png",
+                captions=(f"a {colour} {shape}", f"{shape} painted {colour} number {i}"),
+                synthetic={"rule": (f"a drawing of one {colour} {shape} on white",)},
+            )
+        )
+    return samples
+
+
+PackShapes = Callable[..., Path]
+
+
+@pytest.fixture(scope="session")
+def pack_shapes() -> PackShapes:
+    """Packs `counts[split]` samples into a folder, `per_shard` in each shard."""
+
+    def pack(folder: Path, *, per_shard: int = 20, **counts: int) -> Path:
+        splits = {}
+        for split, num in counts.items():
+            name = split.replace("_", "-")
+            samples = shape_samples(num, prefix=name)
+            splits[name] = tuple(
+                write_shard(folder / name / f"{number:06d}.tar", samples[start : start + per_shard])
+                for number, start in enumerate(range(0, num, per_shard))
+            )
+        write_index(folder, ShardIndex(source="shapes", splits=splits))
+        return folder
+
+    return pack
+
+
+@pytest.fixture(scope="session")
+def shapes(tmp_path_factory: pytest.TempPathFactory, pack_shapes: PackShapes) -> Path:
+    """48 training and 24 validation samples."""
+    return pack_shapes(tmp_path_factory.mktemp("shapes"), train=48, validation=24)
+
+
+def write_colour_model(folder: Path, *, order: tuple[int, int, int] = (0, 1, 2)) -> Path:
+    """An exported model whose embedding is colour: a picture's mean colour, the colour words of a text.
+
+    `order` permutes the channels of both towers: another model with the same interface.
+    """
+    onnx = pytest.importorskip("onnx")
+    numpy_helper, build = onnx.numpy_helper, onnx.helper
+    tokenizer = Tokenizer(TokenizerConfig(vocab_size=4096, context_length=16))
+    table_VC = np.zeros((4096, 3), dtype=np.float32)
+    for word, colour in {"red": (1, 0, 0), "green": (0, 1, 0), "blue": (0, 0, 1), "white": (1, 1, 1)}.items():
+        (token,) = tokenizer.encode(word)
+        table_VC[token] = colour
+
+    def tower(
+        name: str, first: onnx.NodeProto, inputs: onnx.ValueInfoProto, weights: dict[str, np.ndarray]
+    ) -> None:
+        weights |= {"tiny": np.full(3, 1e-3, np.float32), "order": np.array(order), "last": np.array([-1])}
+        nodes = [
+            first,
+            build.make_node("Gather", ["mean", "order"], ["permuted"], axis=1),
+            build.make_node("Add", ["permuted", "tiny"], ["nonzero"]),
+            build.make_node("ReduceL2", ["nonzero", "last"], ["length"], keepdims=1),
+            build.make_node("Div", ["nonzero", "length"], ["unit_embed"]),
+        ]
+        if name == "text":
+            nodes.insert(0, build.make_node("Gather", ["table", "tokens"], ["colours"]))
+        graph = build.make_graph(
+            nodes,
+            name,
+            [inputs],
+            [build.make_tensor_value_info("unit_embed", onnx.TensorProto.FLOAT, ["batch", 3])],
+            [numpy_helper.from_array(value, key) for key, value in weights.items()],
+        )
+        model = build.make_model(graph, opset_imports=[build.make_opsetid("", 20)], ir_version=10)
+        (folder / f"{name}.onnx").write_bytes(model.SerializeToString())
+
+    folder.mkdir(parents=True, exist_ok=True)
+    tower(
+        "image",
+        build.make_node("ReduceMean", ["pixels", "axes"], ["mean"], keepdims=0),
+        build.make_tensor_value_info("pixels", onnx.TensorProto.FLOAT, ["batch", 3, 16, 16]),
+        {"axes": np.array([2, 3])},
+    )
+    tower(
+        "text",
+        build.make_node("ReduceMean", ["colours", "axes"], ["mean"], keepdims=0),
+        build.make_tensor_value_info("tokens", onnx.TensorProto.INT64, ["batch", 16]),
+        {"table": table_VC, "axes": np.array([1])},
+    )
+    (folder / "tokenizer.json").write_text(tokenizer.to_json(), encoding="utf-8")
+    files = {"image": "image.onnx", "text": "text.onnx", "tokenizer": "tokenizer.json"}
+    write_manifest(
+        folder,
+        Manifest(
+            model="colour",
+            checkpoint="0" * 64,
+            embed_dim=3,
+            logit_scale=20.0,
+            preprocess=Preprocess(size=16, mean=(0, 0, 0), std=(1, 1, 1), interpolation="bilinear"),
+            context_length=16,
+            precision="fp32",
+            opset=20,
+            files={role: describe_file(folder / name) for role, name in files.items()},
+            parity={},
+        ),
+    )
+    return folder
+
+
+ColourModel = Callable[..., Path]
+
+
+@pytest.fixture(scope="session")
+def make_colour_model() -> ColourModel:
+    """`write_colour_model`."""
+    return write_colour_model
+
+
+@pytest.fixture(scope="session")
+def colour_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An exported model whose embedding is colour; red, green, blue and white are its words. Do not change it."""
+    return write_colour_model(tmp_path_factory.mktemp("colour_model"))
