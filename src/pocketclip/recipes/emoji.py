@@ -3,7 +3,7 @@
     pocketclip pack emoji DATA
     pocketclip train emoji.teacher_conv --data DATA --out CONV
     pocketclip train emoji.teacher_vit --data DATA --out VIT
-    pocketclip reinforce DATA REINFORCED --teacher conv=CONV/checkpoint.safetensors --teacher vit=VIT/checkpoint.safetensors
+    pocketclip reinforce DATA REINFORCED --teacher CONV/checkpoint.safetensors VIT/checkpoint.safetensors
     pocketclip train emoji.student_plain --data DATA --out PLAIN
     pocketclip train emoji.student_reinforced --data REINFORCED --out STUDENT
 
@@ -24,7 +24,7 @@ from pocketclip.train import ObjectiveConfig, TrainConfig
 
 # An emoji fills its picture: crops as small as the published 8% would show nothing of what its caption says.
 VIEWS = AugmentSpec(scale=(0.4, 1.0), flip=0.0)
-TEACHER_STEPS = 500
+TEACHER_STEPS = 420
 STUDENT_STEPS = 250
 BATCH_SIZE = 128
 
@@ -36,7 +36,7 @@ def teacher_conv() -> TrainConfig:
         variant="pocketclip_tiny_teacher",
         seed=1,
         stream=StreamConfig(batch_size=BATCH_SIZE, image_px=48, augment=VIEWS, seed=1, cache_mb=256),
-        optim=OptimConfig(lr_peak=2e-3, warmup_steps=50),
+        optim=OptimConfig(lr_peak=1.5e-3, warmup_steps=50),
         loop=LoopConfig(num_steps=TEACHER_STEPS, evaluate_every=100),
     )
 

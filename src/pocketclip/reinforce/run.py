@@ -92,7 +92,11 @@ def reinforce(data: Path, out: Path, *, config: ReinforceConfig) -> ShardIndex:
         dropped=tuple(dropped),
         licences=source.licences,
         attribution=source.attribution,
-        config={"digest": digest, "teachers": [asdict(teacher.record) for teacher in teachers]},
+        config={
+            "digest": digest,
+            "num_views": config.num_views,
+            "teachers": [asdict(teacher.record) for teacher in teachers],
+        },
     )
     write_index(out, index)
     return index
@@ -128,7 +132,7 @@ def _run(
 
 
 def _existing(target: Path, *, shard: Path, digest: str) -> tuple[ShardEntry, Mapping[str, str]] | None:
-    """The entry and the drops of a shard that an earlier run finished; it appeared whole, so its name is its done-marker."""
+    """The entry and the drops of a shard that an earlier run finished: its name is its done-marker."""
     if not target.is_file():
         return None
     with ShardReader(target) as reader:

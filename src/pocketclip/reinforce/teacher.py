@@ -56,7 +56,7 @@ class CheckpointTeacher:
 
     def __init__(self, spec: TeacherSpec, *, device: str = "cpu") -> None:
         loaded = load(spec.checkpoint)
-        model = loaded.folded().model.to(device, memory_format=torch.channels_last)
+        model = loaded.folded().model.to(device).to(memory_format=torch.channels_last)
         scale = float(model.logit_scale.exp()) if spec.logit_scale is None else spec.logit_scale
         self.record = TeacherRecord(
             name=spec.name, embed_dim=loaded.config.model.embed_dim, logit_scale=scale, digest=loaded.digest

@@ -75,9 +75,7 @@ class Objective:
         total_weight = sum(weight for weight, _, _ in sources)
         loss = torch.zeros((), device=self.device)
         for (weight, _, kind), text_BD in zip(sources, texts, strict=True):
-            for name, value in self._terms(
-                output.image_embed_BD, text_BD, logit_scale, batch, kind
-            ).items():
+            for name, value in self._terms(output.image_embed_BD, text_BD, logit_scale, batch, kind).items():
                 share = self.config.distill_weight if name == "distill" else 1.0 - self.config.distill_weight
                 loss = loss + weight / total_weight * share * value
                 terms[f"{name}/{kind}"] = value

@@ -87,7 +87,7 @@ def train(config: TrainConfig, *, data: Path, out: Path, evaluate: Evaluator | N
             label=config.name,
         )
         trained = fit(
-            start.model.train().to(config.device, memory_format=torch.channels_last),
+            start.model.train().to(config.device).to(memory_format=torch.channels_last),
             loss=Objective(config.objective, preprocess=start.config.preprocess, device=config.device),
             batches=iter(stream),
             num_samples=_num_samples,

@@ -1,0 +1,115 @@
+"""Contact sheets that show what a model finds, and what it does not."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from pocketclip.data.index import split_shards
+from pocketclip.data.picture import decode
+from pocketclip.data.sample import Sample
+from pocketclip.data.shard import ShardReader
+from pocketclip.recipes.report import Sheet
+from pocketclip.search import Row, SearchIndex, SheetConfig, contact_sheet
+
+# Words that are nobody's caption: what a person would type.
+QUERIES = (
+    "something sweet to eat",
+    "a person doing sports",
+    "an animal with stripes",
+    "a sad face",
+    "bad weather",
+)
+_ROWS = 6
+_HITS = 7
+
+
+def draw_sheets(database: Path, *, packed: Path, splits: Sequence[str], out: Path) -> tuple[Sheet, ...]:
+    """Searches an index for captions, for free words and for pictures, and draws what comes back.
+
+    Args:
+        database: the index of `splits`.
+        packed: the folder that was indexed.
+        splits: its test sets; captions are asked in turn from each.
+        out: folder for the PNG files.
+
+    Returns:
+        Sheets of captions found first, captions missed, free queries and picture queries.
+    """
+    search = SearchIndex(database)
+    samples = _spread([_samples(packed, split) for split in splits], num=240)
+    found, missed = [], []
+    for sample in samples:
+        row = Row(
+            title=sample.captions[0],
+            hits=search.search(sample.captions[0], k=_HITS),
+            expected=(sample.captions[0],),
+        )
+        right = [row.is_right(hit) for hit in row.hits]
+        if right[0]:
+            found.append(row)
+        elif not any(right):
+            missed.append(row)
+    rows = {
+        "found": (
+            found,
+            "Captions whose picture came first",
+            "The picture in a green frame is the right one.",
+        ),
+        "missed": (
+            missed,
+            "Captions whose picture was not found",
+            "None of the first seven pictures is the right one.",
+        ),
+        "words": (
+            [Row(title=query, hits=search.search(query, k=_HITS)) for query in QUERIES],
+            "Words that are nobody's caption",
+            "What a person might type; nobody can say which answer is right.",
+        ),
+        "pictures": (
+            [_picture_row(search, sample) for sample in samples[:: max(1, len(samples) // _ROWS)][:_ROWS]],
+            "Pictures as queries",
+            "The most similar other pictures; a green frame has the same caption.",
+        ),
+    }
+    sheets = []
+    for name, (all_rows, title, caption) in rows.items():
+        if not all_rows:
+            continue
+        shown = all_rows[:: max(1, len(all_rows) // _ROWS)][:_ROWS]
+        path = out / f"{name}.png"
+        contact_sheet(shown, path, config=SheetConfig())
+        alt = f"{title}: {'; '.join(row.title for row in shown)}"
+        sheets.append(
+            Sheet(
+                title=f"{title} ({len(all_rows)} of {_asked(name, samples)})",
+                path=path,
+                caption=caption,
+                alt=alt,
+            )
+        )
+    return tuple(sheets)
+
+
+def _asked(name: str, samples: Sequence[Sample]) -> int:
+    return {"words": len(QUERIES), "pictures": _ROWS}.get(name, len(samples))
+
+
+def _picture_row(search: SearchIndex, sample: Sample) -> Row:
+    image = decode(sample.image, name=sample.key)
+    hits = [hit for hit in search.search(image=image, k=_HITS + 1) if hit.key != sample.key]
+    return Row(title=sample.captions[0], hits=hits[:_HITS], expected=(sample.captions[0],), image=image)
+
+
+def _samples(packed: Path, split: str) -> list[Sample]:
+    samples = []
+    for path in split_shards(packed, split):
+        with ShardReader(path) as reader:
+            samples += [reader[row] for row in range(len(reader))]
+    return samples
+
+
+def _spread(groups: Sequence[Sequence[Sample]], *, num: int) -> list[Sample]:
+    """About `num` samples, as many from each group, at even distances."""
+    each = num // len(groups)
+    return [sample for group in groups for sample in group[:: max(1, len(group) // each)][:each]]
