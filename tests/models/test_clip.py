@@ -65,9 +65,10 @@ def test_forward_is_both_encoders_and_the_scale(name) -> None:
 def test_a_few_steps_tell_eight_pairs_apart(name) -> None:
     model = Clip(VARIANTS[name].model)
     image_BCHW, tokens_BL = batch(name, 8)
+    image_BCHW += 2 * torch.randn(8, 3, 1, 1)  # each picture has its colour
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
     target = torch.arange(8)
-    for _ in range(25):
+    for _ in range(40):
         image_BD, text_BD, scale = model(image_BCHW, tokens_BL)
         loss = torch.nn.functional.cross_entropy(scale * image_BD @ text_BD.T, target)
         optimizer.zero_grad()

@@ -59,14 +59,18 @@ _ROWS = (
         std=RAW_STD,
         interpolation="bilinear",
     ),
+    # The tiny ones: pictures of 64 px leave a last map of 4 x 4 places, and networks this shallow that train for a few
+    # hundred steps need their branches open from the start (layer scale 1, not 1e-5).
     Variant(
         name="pocketclip_tiny",
         model=ClipConfig(
-            image=FastViTConfig(widths=(32, 64, 128), depths=(1, 1, 1), mlp_ratio=2.0, layer_scale_init=0.1),
+            image=FastViTConfig(
+                widths=(24, 48, 96), depths=(1, 1, 2), mlp_ratio=2.0, layer_scale_init=1.0, init_std=0.05
+            ),
             text=TEXT_TINY,
             embed_dim=128,
         ),
-        image_px=48,
+        image_px=64,
         mean=HALF_MEAN,
         std=HALF_STD,
         interpolation="bilinear",
@@ -75,19 +79,12 @@ _ROWS = (
         name="pocketclip_tiny_vit",
         model=ClipConfig(
             image=ViTConfig(
-                image_px=48,
-                patch_px=8,
-                width=128,
-                heads=4,
-                layers=3,
-                mlp_ratio=2.0,
-                stem="conv",
-                pool="avg",
+                image_px=64, patch_px=8, width=128, heads=4, layers=4, mlp_ratio=2.0, stem="conv", pool="avg"
             ),
             text=TEXT_TINY,
             embed_dim=128,
         ),
-        image_px=48,
+        image_px=64,
         mean=HALF_MEAN,
         std=HALF_STD,
         interpolation="bilinear",
@@ -95,11 +92,13 @@ _ROWS = (
     Variant(
         name="pocketclip_tiny_teacher",
         model=ClipConfig(
-            image=FastViTConfig(widths=(48, 96, 192), depths=(1, 2, 1), mlp_ratio=2.0, layer_scale_init=0.1),
+            image=FastViTConfig(
+                widths=(40, 80, 160), depths=(1, 1, 2), mlp_ratio=2.0, layer_scale_init=1.0, init_std=0.05
+            ),
             text=TEXT_TINY,
             embed_dim=128,
         ),
-        image_px=48,
+        image_px=64,
         mean=HALF_MEAN,
         std=HALF_STD,
         interpolation="bilinear",
