@@ -59,7 +59,7 @@ _ROWS = (
         std=RAW_STD,
         interpolation="bilinear",
     ),
-    # The tiny ones: pictures of 64 px leave a last map of 4 x 4 places, and networks this shallow that train for a few
+    # The tiny ones: pictures of 48 px leave a last map of 3 x 3 places, and networks this shallow that train for a few
     # hundred steps need their branches open from the start (layer scale 1, not 1e-5).
     Variant(
         name="pocketclip_tiny",
@@ -70,7 +70,7 @@ _ROWS = (
             text=TEXT_TINY,
             embed_dim=128,
         ),
-        image_px=64,
+        image_px=48,
         mean=HALF_MEAN,
         std=HALF_STD,
         interpolation="bilinear",
@@ -79,12 +79,12 @@ _ROWS = (
         name="pocketclip_tiny_vit",
         model=ClipConfig(
             image=ViTConfig(
-                image_px=64, patch_px=8, width=128, heads=4, layers=4, mlp_ratio=2.0, stem="conv", pool="avg"
+                image_px=48, patch_px=8, width=128, heads=4, layers=3, mlp_ratio=2.0, stem="conv", pool="avg"
             ),
             text=TEXT_TINY,
             embed_dim=128,
         ),
-        image_px=64,
+        image_px=48,
         mean=HALF_MEAN,
         std=HALF_STD,
         interpolation="bilinear",
@@ -98,7 +98,7 @@ _ROWS = (
             text=TEXT_TINY,
             embed_dim=128,
         ),
-        image_px=64,
+        image_px=48,
         mean=HALF_MEAN,
         std=HALF_STD,
         interpolation="bilinear",
