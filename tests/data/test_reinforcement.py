@@ -68,7 +68,7 @@ def test_every_row_belongs_to_its_own_sample(counts, views, seed):
 
 @pytest.mark.parametrize("codec", CODECS)
 def test_the_safetensors_library_reads_the_block(codec):
-    block, params, tables = make_block(codec=codec)
+    block, params, _ = make_block(codec=codec)
     tensors = safetensors.torch.load(block)
     np.testing.assert_array_equal(tensors["augment_params"].numpy(), params)
     values = tensors["image/conv/values"].float()
