@@ -21,12 +21,12 @@ help:
 	$(PYTHON) -m venv .uv
 	.uv/bin/pip install --quiet --disable-pip-version-check 'uv>=0.8'
 
-# CPU=1 takes torch's CPU build (UV_TORCH_BACKEND=cpu, or UV_FIND_LINKS with a wheel) and leaves out torchvision, and
+# CPU=1 takes the oldest torch we support, its CPU build (UV_TORCH_BACKEND=cpu, or UV_FIND_LINKS with a wheel), and leaves out torchvision, and
 # with it the comparisons with open_clip and timm.
 ifdef CPU
 SYNC = $(UV) venv --quiet --allow-existing $(VENV) && \
   $(UV) export --quiet --locked --no-hashes --no-emit-project --prune torch $(1) -o $(VENV)/requirements.txt && \
-  $(UV) pip install --quiet --python $(RUN)/python 'torch>=2.13' -r $(VENV)/requirements.txt && \
+  $(UV) pip install --quiet --python $(RUN)/python 'torch==2.13.0' -r $(VENV)/requirements.txt && \
   $(UV) pip install --quiet --python $(RUN)/python --no-deps -e .
 else
 SYNC = $(UV) sync --quiet --locked --inexact $(1)
