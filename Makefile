@@ -21,8 +21,8 @@ help:
 	$(PYTHON) -m venv .uv
 	.uv/bin/pip install --quiet --disable-pip-version-check 'uv>=0.8'
 
-# CPU=1 takes the oldest torch we support, its CPU build (UV_TORCH_BACKEND=cpu, or UV_FIND_LINKS with a wheel), and leaves out torchvision, and
-# with it the comparisons with open_clip and timm.
+# CPU=1 takes the oldest torch we support in its CPU build (set UV_TORCH_BACKEND=cpu, or UV_FIND_LINKS to a folder with
+# its wheel), and leaves out torchvision, and with it the comparisons with open_clip and timm.
 ifdef CPU
 SYNC = $(UV) venv --quiet --allow-existing $(VENV) && \
   $(UV) export --quiet --locked --no-hashes --no-emit-project --prune torch $(1) -o $(VENV)/requirements.txt && \
