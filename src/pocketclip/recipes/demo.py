@@ -133,9 +133,9 @@ def _claim(out: Path, config: DemoConfig) -> None:
     if not path.is_file():
         with publish_file(path) as file:
             file.write(text.encode())
-    elif path.read_text() != text:
+    elif (kept := path.read_text(encoding="utf-8")) != text:
         raise ValueError(
-            f"{out} holds a demo with other settings ({path.read_text()}): choose another folder, or delete this one"
+            f"{out} holds a demo with other settings ({kept}, now {text}): choose another folder, or delete this one"
         )
 
 
@@ -208,24 +208,43 @@ def _millions(checkpoint: Loaded) -> str:
 
 
 class _Clock:
-    """Wall-clock seconds of each step, kept over interruptions; a step that was done before keeps its first time."""
+    """Wall-clock seconds of each step, kept over interruptions.
+
+    A step that was done before keeps its time; the time of one that was interrupted is that of its last part, and its
+    name says so.
+    """
 
     def __init__(self, path: Path, *, announce: Callable[[str], object]) -> None:
         self._path = path
         self._announce = announce
-        self._kept: dict[str, float] = json.loads(path.read_text()) if path.is_file() else {}
+        kept = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+        self._begun: list[str] = kept.get("begun", [])
+        self._resumed: list[str] = kept.get("resumed", [])
+        self._seconds: dict[str, float] = kept.get("seconds", {})
         self.timings: list[tuple[str, float]] = []
 
     @contextmanager
     def step(self, name: str) -> Generator[None]:
         """Times one step."""
-        self._announce(
-            f"\n== {len(self.timings) + 1}. {name}" + (" (done before)" if name in self._kept else "")
-        )
+        note = ""
+        if name in self._seconds:
+            note = " (done before)"
+        elif name not in self._begun:
+            self._begun.append(name)
+        elif name not in self._resumed:
+            self._resumed.append(name)
+        if name in self._resumed and not note:
+            note = " (going on where it was)"
+        self._keep()
+        self._announce(f"\n== {len(self.timings) + 1}. {name}{note}")
         started = time.monotonic()
         yield
-        seconds = self._kept.setdefault(name, time.monotonic() - started)
-        self.timings.append((name, seconds))
-        with publish_file(self._path) as file:
-            file.write(json.dumps(self._kept).encode())
+        seconds = self._seconds.setdefault(name, time.monotonic() - started)
+        self._keep()
+        self.timings.append((f"{name} (its last part)" if name in self._resumed else name, seconds))
         self._announce(f"   {seconds:.1f} s")
+
+    def _keep(self) -> None:
+        record = {"begun": self._begun, "resumed": self._resumed, "seconds": self._seconds}
+        with publish_file(self._path) as file:
+            file.write(json.dumps(record, indent=1).encode())

@@ -37,8 +37,7 @@ def recipe(name: str) -> TrainConfig:
         ValueError: unknown name; the message lists close ones.
     """
     if name not in RECIPES:
-        close = difflib.get_close_matches(name, RECIPES, n=3) or RECIPES
-        raise ValueError(
-            f"unknown recipe {name!r}: did you mean {', '.join(close)}? `pocketclip train --list` lists all"
-        )
+        close = difflib.get_close_matches(name, RECIPES, n=3)
+        guess = f"did you mean {' or '.join(close)}? " if close else ""
+        raise ValueError(f"unknown recipe {name!r}: {guess}`pocketclip train --list` lists all")
     return RECIPES[name]()

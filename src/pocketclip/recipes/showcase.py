@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from pocketclip.data.index import split_shards
@@ -20,6 +22,7 @@ QUERIES = (
     "a sad face",
     "bad weather",
 )
+_CAPTIONS = 240
 _ROWS = 6
 _HITS = 7
 
@@ -37,9 +40,10 @@ def draw_sheets(database: Path, *, packed: Path, splits: Sequence[str], out: Pat
         Sheets of captions found first, captions missed, free queries and picture queries.
     """
     search = SearchIndex(database)
-    samples = _spread([_samples(packed, split) for split in splits], num=240)
+    galleries = [_samples(packed, split) for split in splits]
+    asked = _spread([_distinct(gallery) for gallery in galleries], num=_CAPTIONS)
     found, missed = [], []
-    for sample in samples:
+    for sample in asked:
         row = Row(
             title=sample.captions[0],
             hits=search.search(sample.captions[0], k=_HITS),
@@ -50,16 +54,17 @@ def draw_sheets(database: Path, *, packed: Path, splits: Sequence[str], out: Pat
             found.append(row)
         elif not any(right):
             missed.append(row)
+    pictures = _spread([_with_likes(gallery) for gallery in galleries], num=_ROWS)
     rows = {
         "found": (
             found,
-            "Captions whose picture came first",
+            f"Captions whose picture came first ({len(found)} of {len(asked)})",
             "The picture in a green frame is the right one.",
         ),
         "missed": (
             missed,
-            "Captions whose picture was not found",
-            "None of the first seven pictures is the right one.",
+            f"Captions whose picture was not among the first {_HITS} ({len(missed)} of {len(asked)})",
+            "What came instead.",
         ),
         "words": (
             [Row(title=query, hits=search.search(query, k=_HITS)) for query in QUERIES],
@@ -67,7 +72,7 @@ def draw_sheets(database: Path, *, packed: Path, splits: Sequence[str], out: Pat
             "What a person might type; nobody can say which answer is right.",
         ),
         "pictures": (
-            [_picture_row(search, sample) for sample in samples[:: max(1, len(samples) // _ROWS)][:_ROWS]],
+            [_picture_row(search, sample) for sample in pictures],
             "Pictures as queries",
             "The most similar other pictures; a green frame has the same caption.",
         ),
@@ -80,25 +85,15 @@ def draw_sheets(database: Path, *, packed: Path, splits: Sequence[str], out: Pat
         path = out / f"{name}.png"
         contact_sheet(shown, path, config=SheetConfig())
         alt = f"{title}: {'; '.join(row.title for row in shown)}"
-        sheets.append(
-            Sheet(
-                title=f"{title} ({len(all_rows)} of {_asked(name, samples)})",
-                path=path,
-                caption=caption,
-                alt=alt,
-            )
-        )
+        sheets.append(Sheet(title=title, path=path, caption=caption, alt=alt))
     return tuple(sheets)
-
-
-def _asked(name: str, samples: Sequence[Sample]) -> int:
-    return {"words": len(QUERIES), "pictures": _ROWS}.get(name, len(samples))
 
 
 def _picture_row(search: SearchIndex, sample: Sample) -> Row:
     image = decode(sample.image, name=sample.key)
-    hits = [hit for hit in search.search(image=image, k=_HITS + 1) if hit.key != sample.key]
-    return Row(title=sample.captions[0], hits=hits[:_HITS], expected=(sample.captions[0],), image=image)
+    others = [hit for hit in search.search(image=image, k=_HITS + 1) if hit.key != sample.key][:_HITS]
+    hits = [replace(hit, rank=rank) for rank, hit in enumerate(others, start=1)]
+    return Row(title=sample.captions[0], hits=hits, expected=(sample.captions[0],), image=image)
 
 
 def _samples(packed: Path, split: str) -> list[Sample]:
@@ -109,7 +104,19 @@ def _samples(packed: Path, split: str) -> list[Sample]:
     return samples
 
 
+def _distinct(samples: Sequence[Sample]) -> list[Sample]:
+    """The first sample of each caption."""
+    return list({sample.captions[0]: sample for sample in reversed(samples)}.values())[::-1]
+
+
+def _with_likes(samples: Sequence[Sample]) -> list[Sample]:
+    """Samples, one of each caption, that are not alone with it."""
+    counts = Counter(sample.captions[0] for sample in samples)
+    return [sample for sample in _distinct(samples) if counts[sample.captions[0]] > 1]
+
+
 def _spread(groups: Sequence[Sequence[Sample]], *, num: int) -> list[Sample]:
-    """About `num` samples, as many from each group, at even distances."""
-    each = num // len(groups)
-    return [sample for group in groups for sample in group[:: max(1, len(group) // each)][:each]]
+    """About `num` samples, as many from each group that has any, at even distances."""
+    filled = [group for group in groups if group]
+    each = max(1, num // max(1, len(filled)))
+    return [sample for group in filled for sample in group[:: max(1, len(group) // each)][:each]]

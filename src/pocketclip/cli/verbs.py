@@ -1,0 +1,476 @@
+"""The verbs as the command line sees them: arguments with their help, the call, and what is printed of its result.
+
+What a verb needs is imported when it is called, so that searching never imports torch.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Protocol
+
+from tyro.conf import Positional, arg
+
+from pocketclip.cli.extras import require
+from pocketclip.data.augment import AugmentSpec
+from pocketclip.data.codec import Codec
+
+if TYPE_CHECKING:
+    from pocketclip.data.index import ShardIndex
+    from pocketclip.recipes.run import RecipeRun
+    from pocketclip.reinforce import TeacherSpec
+    from pocketclip.search import Hit
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a verb has to say: for people, and for scripts (`--json`)."""
+
+    text: str
+    values: Mapping[str, object]
+
+
+class UsageError(ValueError):
+    """The command line makes no sense, whatever the files hold."""
+
+
+class Verb(Protocol):
+    """A verb's arguments."""
+
+    @property
+    def json(self) -> bool:
+        """Whether a script reads the output."""
+        ...
+
+    def run(self) -> Outcome:
+        """Does it."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pack:
+    """Turn pictures and captions into WebDataset shards.
+
+    SOURCE is a folder (pictures with a .txt beside each, or with metadata.jsonl or captions.csv),
+    WebDataset tars, parquet with the pictures in it, or the word `emoji`: the demo's data set.
+    What cannot be used is dropped, counted, and listed with its reason in OUT/index.json.
+
+    Examples:
+        pocketclip pack photos/ data/
+        pocketclip pack "shards/{000..009}.tar" data/
+        pocketclip pack emoji emoji/
+    """
+
+    source: Positional[str]
+    """A folder, a .tar (a range in braces names several), a .parquet file, or `emoji`."""
+    out: Positional[Path]
+    """Folder for the shards and their index.json."""
+    validation: Annotated[float | None, arg(help_behavior_hint="(default: 0.05)")] = None
+    """Share of the pictures kept for validation (own data only)."""
+    shard_samples: int = 1000
+    """Most samples in a shard."""
+    max_concepts: Annotated[int | None, arg(help_behavior_hint="(default: all)")] = None
+    """Pack about this many emoji (`emoji` only)."""
+    json: bool = False
+    """Print JSON."""
+
+    def run(self) -> Outcome:
+        """Packs."""
+        from pocketclip.pack import EmojiConfig, PackConfig, pack, pack_emoji
+
+        if self.source == "emoji":
+            if self.validation is not None:
+                raise UsageError("--validation is for own data: the splits of `emoji` are fixed")
+            emoji = EmojiConfig(shard_samples=self.shard_samples, max_concepts=self.max_concepts)
+            return _shards_outcome(pack_emoji(self.out, config=emoji), self.out)
+        if self.max_concepts is not None:
+            raise UsageError("--max-concepts is for `emoji` only")
+        own = PackConfig(shard_samples=self.shard_samples)
+        if self.validation is not None:
+            own = PackConfig(shard_samples=self.shard_samples, validation=self.validation)
+        return _shards_outcome(pack(Path(self.source), self.out, config=own), self.out)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reinforce:
+    """Add teachers' embeddings of captions and of replayable augmented views to packed shards.
+
+    An interrupted run goes on where it was, and the same run gives the same bytes.
+
+    Examples:
+        pocketclip reinforce data/ reinforced/ --teacher a=runs/a/checkpoint.safetensors
+        pocketclip reinforce data/ reinforced/ --teacher a=A.safetensors b=B.safetensors@50 --views 20
+    """
+
+    data: Positional[Path]
+    """Folder written by `pocketclip pack`."""
+    out: Positional[Path]
+    """Folder for the reinforced shards."""
+    teacher: Annotated[tuple[str, ...], arg(metavar="NAME=CHECKPOINT[@SCALE] ...")]
+    """The ensemble; with @SCALE a teacher is distilled at that logit scale instead of its own."""
+    views: int = 10
+    """Augmented views of each picture."""
+    augment: AugmentSpec = field(default_factory=AugmentSpec)
+    """What views are drawn from."""
+    codec: Codec = "bf16"
+    """How embeddings are stored."""
+    split: Annotated[tuple[str, ...], arg(metavar="SPLIT ...")] = ("train",)
+    """Splits to reinforce."""
+    batch_size: int = 256
+    """Rows a teacher sees at once."""
+    seed: int = 0
+    """Seed of the views."""
+    device: str = "cpu"
+    """Where the teachers run: cpu, cuda, mps."""
+    json: bool = False
+    """Print JSON."""
+
+    def run(self) -> Outcome:
+        """Reinforces."""
+        require("reinforce", ("train",), device=self.device)
+        from pocketclip.reinforce import ReinforceConfig, reinforce
+
+        config = ReinforceConfig(
+            teachers=tuple(_teacher(text) for text in self.teacher),
+            num_views=self.views,
+            augment=self.augment,
+            codec=self.codec,
+            seed=self.seed,
+            splits=self.split,
+            batch_size=self.batch_size,
+            device=self.device,
+        )
+        return _shards_outcome(reinforce(self.data, self.out, config=config), self.out)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Train:
+    """Train a recipe on plain or reinforced shards; an interrupted run goes on where it was.
+
+    Examples:
+        pocketclip train --list
+        pocketclip train emoji.student_plain --data emoji/ --out runs/plain
+        pocketclip train emoji.student_reinforced --data reinforced/ --out runs/kd --loop.num-steps 500
+        pocketclip train emoji.student_plain --help    (every setting of the recipe)
+    """
+
+    recipe: Annotated[Positional[str], arg(help_behavior_hint="(required)")] = ""
+    """Name of a recipe."""
+    data: Annotated[Path | None, arg(help_behavior_hint="(required)")] = None
+    """Folder of shards; reinforced ones for a reinforced recipe."""
+    out: Annotated[Path | None, arg(help_behavior_hint="(required)")] = None
+    """The run's folder."""
+    validation: Annotated[Path | None, arg(help_behavior_hint="(default: none)")] = None
+    """Packed folder whose validation split is evaluated as the run goes."""
+    list: bool = False
+    """List the recipes."""
+    json: bool = False
+    """Print JSON."""
+
+    def run(self) -> Outcome:
+        """Lists the recipes; runs are `TrainRecipe`'s."""
+        from pocketclip.recipes.registry import RECIPES
+
+        lines = {name: (make.__doc__ or "").splitlines()[0] for name, make in RECIPES.items()}
+        return Outcome("\n".join(f"{name:32} {line}" for name, line in lines.items()), lines)
+
+
+@dataclass(frozen=True)
+class TrainRecipe:
+    """`pocketclip train RECIPE`, its settings understood."""
+
+    asked: RecipeRun
+
+    @property
+    def json(self) -> bool:
+        """Whether a script reads the output."""
+        return self.asked.json
+
+    def run(self) -> Outcome:
+        """Trains."""
+        from pocketclip.recipes.run import train_recipe
+
+        asked = self.asked
+        require("train", (), device=asked.config.device)
+        checkpoint = train_recipe(asked.config, data=asked.data, out=asked.out, validation=asked.validation)
+        return Outcome(f"checkpoint: {checkpoint}", {"checkpoint": str(checkpoint)})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluate:
+    """Measure retrieval and n-way zero-shot accuracy of models, with bootstrap intervals.
+
+    Examples:
+        pocketclip evaluate runs/kd/checkpoint.safetensors --data emoji/
+        pocketclip evaluate plain=runs/plain/checkpoint.safetensors kd=K.safetensors --data emoji/ --out r.json
+    """
+
+    models: Annotated[
+        Positional[tuple[str, ...]], arg(metavar="[NAME=]CHECKPOINT ...", help_behavior_hint="(required)")
+    ]
+    """Models to compare; a run's folder is a model's name where none is given."""
+    data: Path
+    """Folder written by `pocketclip pack`."""
+    split: Annotated[
+        tuple[str, ...],
+        arg(metavar="SPLIT ...", help_behavior_hint="(default: the test splits, else validation)"),
+    ] = ()
+    """Splits to evaluate on."""
+    nway: int = 20
+    """Candidates of the n-way accuracy."""
+    prompt: str = "{}"
+    """What the models read for a caption, which takes the place of {}."""
+    device: str = "cpu"
+    """Where the models run: cpu, cuda, mps."""
+    out: Annotated[Path | None, arg(help_behavior_hint="(default: none)")] = None
+    """Keep the full report, with every query's rank, as a JSON file."""
+    json: bool = False
+    """Print JSON."""
+
+    def run(self) -> Outcome:
+        """Evaluates."""
+        require("evaluate", ("train",), device=self.device)
+        from pocketclip.evaluate import EvaluateConfig, evaluate
+
+        models: dict[str, Path] = {}
+        for text in self.models:
+            name, path = _named(text)
+            if name in models:
+                raise UsageError(f"two models are called {name}: name them, NAME={path}")
+            models[name] = path
+        if not models:
+            raise UsageError("evaluate needs a checkpoint or more, [NAME=]CHECKPOINT")
+        config = EvaluateConfig(
+            splits=self.split or _test_splits(self.data),
+            nway=self.nway,
+            prompt=self.prompt,
+            device=self.device,
+        )
+        report = evaluate(models, self.data, config=config)
+        if self.out:
+            report.write(self.out)
+        return Outcome(report.table(), {"results": json.loads(report.to_json())["results"]})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Export:
+    """Fold a checkpoint, export both towers to ONNX, and publish them only if they equal it.
+
+    Example:
+        pocketclip export runs/kd/checkpoint.safetensors exported/
+    """
+
+    checkpoint: Positional[Path]
+    """File written by `pocketclip train`."""
+    out: Positional[Path]
+    """Folder for image.onnx, text.onnx, tokenizer.json and manifest.json."""
+    json: bool = False
+    """Print JSON."""
+
+    def run(self) -> Outcome:
+        """Exports."""
+        require("export", ("train", "onnx"))
+        from pocketclip.export import export
+
+        report = export(self.checkpoint, self.out)
+        lines = [
+            f"{tower.tower:6} largest difference {tower.max_difference:.2e}, lowest cosine {tower.min_cosine:.7f}"
+            for tower in report.towers
+        ]
+        return Outcome(
+            "\n".join([f"exported to {self.out}, equal to the checkpoint:", *lines]), report.to_json()
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Index:
+    """Embed the pictures of a folder with an exported model, so that they can be searched.
+
+    Examples:
+        pocketclip index photos/ photos.sqlite --model exported/
+        pocketclip index data/ validation.sqlite --model exported/ --split validation
+    """
+
+    source: Positional[Path]
+    """Folder of pictures, or a folder written by `pocketclip pack`."""
+    out: Positional[Path]
+    """The index, one file."""
+    model: Path
+    """Folder written by `pocketclip export`."""
+    split: Annotated[tuple[str, ...], arg(metavar="SPLIT ...", help_behavior_hint="(default: all)")] = ()
+    """Splits of a packed folder."""
+    json: bool = False
+    """Print JSON."""
+
+    def run(self) -> Outcome:
+        """Indexes."""
+        from pocketclip.search import IndexConfig, index
+
+        summary = index(self.source, self.out, model=self.model, config=IndexConfig(splits=self.split))
+        rate = f"{summary.pictures_per_second:.0f} a second"
+        lines = [f"{summary.num_pictures} pictures in {self.out} ({rate})"]
+        lines += _some([(skipped.name, skipped.reason) for skipped in summary.skipped], what="skipped")
+        values = {
+            "pictures": summary.num_pictures,
+            "skipped": [asdict(skipped) for skipped in summary.skipped],
+        }
+        return Outcome("\n".join(lines), values)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Search:
+    """Find pictures of an index by words, or by a picture.
+
+    Prints one line for each picture found: cosine, place, caption.
+
+    Examples:
+        pocketclip search photos.sqlite "a red bicycle"
+        pocketclip search photos.sqlite --picture bicycle.jpg --sheet found.png
+    """
+
+    index: Positional[Path]
+    """File written by `pocketclip index`."""
+    text: Annotated[Positional[str | None], arg(help_behavior_hint="(or --picture)")] = None
+    """What to look for."""
+    picture: Annotated[Path | None, arg(help_behavior_hint="(or TEXT)")] = None
+    """A picture to find the like of."""
+    k: Annotated[int, arg(aliases=["-k"])] = 10
+    """How many pictures."""
+    model: Annotated[Path | None, arg(help_behavior_hint="(default: as the index remembers)")] = None
+    """The exported model, if it was moved."""
+    sheet: Annotated[Path | None, arg(help_behavior_hint="(default: none)")] = None
+    """Draw the pictures found into this PNG."""
+    json: bool = False
+    """Print JSON."""
+
+    def run(self) -> Outcome:
+        """Searches."""
+        if (self.text is None) == (self.picture is None):
+            raise UsageError('search needs words ("a red bicycle") or --picture FILE, one of the two')
+        from pocketclip.data.picture import decode
+        from pocketclip.search import Row, SearchIndex, contact_sheet
+
+        index = SearchIndex(self.index, model=self.model)
+        image = decode(self.picture.read_bytes(), name=str(self.picture)) if self.picture else None
+        hits = index.search(self.text, image=image, k=self.k)
+        if self.sheet:
+            title = self.text if self.picture is None else self.picture.name
+            contact_sheet([Row(title=title or "", hits=hits, image=image)], self.sheet)
+        lines = [f"{hit.score:6.3f}  {_place(hit)}  {hit.caption or ''}".rstrip() for hit in hits]
+        return Outcome("\n".join(lines), {"hits": [_hit_values(hit) for hit in hits]})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Demo:
+    """The whole road on real pictures, with two teachers and two students, up to a report.html.
+
+    Takes minutes on two cores; interrupted, it goes on where it was.
+
+    Examples:
+        pocketclip demo demo/
+        pocketclip demo look/ --quick
+    """
+
+    out: Positional[Path]
+    """Folder for everything."""
+    quick: bool = False
+    """About a minute: few pictures and steps, only to see that everything runs."""
+    seed: int = 0
+    """Seed of the students."""
+    json: bool = False
+    """Print JSON."""
+
+    def run(self) -> Outcome:
+        """Walks the road."""
+        require("demo", ("train", "onnx", "demo"))
+        from pocketclip.recipes.demo import DemoConfig, demo
+
+        config = DemoConfig(quick=self.quick, seed=self.seed)
+        result = demo(self.out, config=config, announce=lambda line: print(line, file=sys.stderr, flush=True))
+        total = sum(seconds for _, seconds in result.timings)
+        clock = [f"{seconds:8.1f} s  {step}" for step, seconds in result.timings]
+        lines = [result.table, "", *clock, f"{total:8.1f} s  in all", "", result.headline, ""]
+        lines += [f"report: {result.report}", f'search: pocketclip search {result.index} "a red heart"']
+        values = {
+            "headline": result.headline,
+            "seconds": dict(result.timings),
+            "report": str(result.report),
+            "index": str(result.index),
+        }
+        return Outcome("\n".join(lines), values)
+
+
+def _named(text: str) -> tuple[str, Path]:
+    """NAME=PATH, or PATH, named after the run's folder."""
+    name, separator, path = text.partition("=")
+    if separator:
+        if not name or not path:
+            raise UsageError(f"{text!r} is not of the form NAME=CHECKPOINT")
+        return name, Path(path)
+    return (Path(text).parent.name or Path(text).stem), Path(text)
+
+
+def _teacher(text: str) -> TeacherSpec:
+    from pocketclip.reinforce import TeacherSpec
+
+    name, path = _named(text)
+    before, separator, scale = str(path).rpartition("@")
+    if not separator:
+        return TeacherSpec(name=name, checkpoint=path)
+    try:
+        return TeacherSpec(name=name, checkpoint=Path(before), logit_scale=float(scale))
+    except ValueError:
+        raise UsageError(
+            f"--teacher {text}: the logit scale after @ must be a number, got {scale!r}"
+        ) from None
+
+
+def _test_splits(data: Path) -> tuple[str, ...]:
+    """The test splits of a packed folder, or its validation split where it has none."""
+    from pocketclip.data.index import read_index
+
+    splits = read_index(data).splits
+    tests = tuple(name for name in splits if name.startswith("test"))
+    if tests or "validation" in splits:
+        return tests or ("validation",)
+    raise ValueError(
+        f"{data} has neither test splits nor validation: name one of {', '.join(splits)} with --split"
+    )
+
+
+def _shards_outcome(index: ShardIndex, out: Path) -> Outcome:
+    counts = {split: index.num_samples(split) for split in index.splits}
+    lines = [f"{count:8} samples  {out / split}" for split, count in counts.items()]
+    lines += _some([(dropped.source, dropped.reason) for dropped in index.dropped], what="dropped")
+    if len(index.dropped) > _SHOWN:
+        lines.append(f"{'':8} {out / 'index.json'} lists them all")
+    values = {"splits": counts, "dropped": [asdict(dropped) for dropped in index.dropped]}
+    return Outcome("\n".join(lines), values)
+
+
+_SHOWN = 5  # of what was left out
+
+
+def _some(items: Sequence[tuple[str, str]], *, what: str) -> list[str]:
+    """The count of what was left out, and the first of it."""
+    if not items:
+        return []
+    shown = [f"{'':8} {name}: {reason.removeprefix(f'{name}: ')}" for name, reason in items[:_SHOWN]]
+    return [f"{len(items):8} {what}" + (", the first:" if len(items) > _SHOWN else ":"), *shown]
+
+
+def _place(hit: Hit) -> str:
+    return f"{hit.path}#{hit.key}" if hit.key else str(hit.path)
+
+
+def _hit_values(hit: Hit) -> dict[str, object]:
+    return {
+        "rank": hit.rank,
+        "score": hit.score,
+        "path": str(hit.path),
+        "key": hit.key,
+        "caption": hit.caption,
+    }
