@@ -2,7 +2,10 @@
 
 import io
 import os
+import subprocess
+import sys
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -165,3 +168,97 @@ def make_colour_model() -> ColourModel:
 def colour_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An exported model whose embedding is colour; red, green, blue and white are its words. Do not change it."""
     return write_colour_model(tmp_path_factory.mktemp("colour_model"))
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """`--refresh-golden` writes the files of tests/golden anew; look at their difference before you commit it."""
+    parser.addoption(
+        "--refresh-golden", action="store_true", help="write tests/golden anew instead of comparing"
+    )
+
+
+GOLDEN = Path(__file__).parent / "golden"
+
+
+@pytest.fixture
+def golden(request: pytest.FixtureRequest) -> Callable[[str, str], None]:
+    """Compares a text with the file of that name in tests/golden, or writes it there with `--refresh-golden`."""
+
+    def check(name: str, text: str) -> None:
+        path = GOLDEN / name
+        if request.config.getoption("--refresh-golden"):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text, encoding="utf-8")
+        assert path.is_file(), (
+            f"{name} has no golden file: run pytest --refresh-golden and look at what it wrote"
+        )
+        assert text == path.read_text(encoding="utf-8"), (
+            f"{name} is not as it was: if that is meant, run pytest --refresh-golden and commit the difference"
+        )
+
+    return check
+
+
+@dataclass(frozen=True)
+class Ran:
+    """A command that has ended: its exit code and what it printed."""
+
+    code: int
+    out: str
+    err: str
+
+    def sentence(self) -> str:
+        """The one sentence of a failure; fails itself when there was none, several, or a traceback."""
+        assert "Traceback" not in self.err, self.err
+        errors = [line for line in self.err.splitlines() if line.startswith("error: ")]
+        assert len(errors) == 1, self.err
+        assert self.err.rstrip().endswith(errors[0]), self.err
+        return errors[0].removeprefix("error: ")
+
+
+RunCli = Callable[..., Ran]
+
+
+@pytest.fixture
+def cli(capfd: pytest.CaptureFixture[str]) -> RunCli:
+    """Runs `pocketclip ARGUMENTS` in this process."""
+    from pocketclip.cli import main
+
+    def run(*arguments: str | Path) -> Ran:
+        capfd.readouterr()
+        code = main([str(argument) for argument in arguments])
+        out, err = capfd.readouterr()
+        return Ran(code, out, err)
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkpoint of `pocketclip_tiny` with random weights. Do not change it."""
+    torch = pytest.importorskip("torch")
+    from pocketclip.checkpoint import create, save
+
+    torch.manual_seed(0)
+    made = create("pocketclip_tiny")
+    path = tmp_path_factory.mktemp("tiny") / "checkpoint.safetensors"
+    save(path, made.model, config=made.config, tokenizer=made.tokenizer)
+    return path
+
+
+RunPython = Callable[..., Ran]
+
+
+@pytest.fixture
+def run_python() -> RunPython:
+    """Runs `python ARGUMENTS` in a process of its own, single-threaded; other options are `subprocess.run`'s."""
+
+    def run(*arguments: str | Path, **options: object) -> Ran:
+        settings = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "timeout": 300}
+        environment = os.environ | {"OMP_NUM_THREADS": "1", "NO_COLOR": "1"}
+        ended = subprocess.run(
+            [sys.executable, *map(str, arguments)], env=environment, check=False, **(settings | options)
+        )
+        return Ran(ended.returncode, ended.stdout or "", ended.stderr or "")
+
+    return run

@@ -89,14 +89,10 @@ class LogLines(io.TextIOBase):
 def sentence(error: BaseException) -> str:
     """What went wrong, on one line; a bare error of the operating system is put as "file: reason"."""
     text = " ".join(str(error).split())
-    if (
-        isinstance(error, OSError)
-        and error.filename is not None
-        and error.strerror
-        and text.startswith("[Errno")
-    ):
-        name = os.fsdecode(error.filename) if isinstance(error.filename, str | bytes) else error.filename
-        return f"{name}: {error.strerror.lower()}"
+    if isinstance(error, OSError) and error.strerror and text.startswith("[Errno"):
+        if error.filename is None:
+            return error.strerror
+        return f"{os.fsdecode(error.filename)}: {error.strerror.lower()}"
     return text or type(error).__name__
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Protocol
@@ -233,6 +234,7 @@ class Evaluate:
     def run(self) -> Outcome:
         """Evaluates."""
         require("evaluate", ("train",), device=self.device)
+        from pocketclip.data.publish import publish_file
         from pocketclip.evaluate import EvaluateConfig, evaluate
 
         models: dict[str, Path] = {}
@@ -249,9 +251,12 @@ class Evaluate:
             prompt=self.prompt,
             device=self.device,
         )
-        report = evaluate(models, self.data, config=config)
-        if self.out:
-            report.write(self.out)
+        with (
+            publish_file(self.out) if self.out else nullcontext() as file
+        ):  # opened first: it may be impossible
+            report = evaluate(models, self.data, config=config)
+            if file:
+                file.write(report.to_json().encode())
         return Outcome(report.table(), {"results": json.loads(report.to_json())["results"]})
 
 
@@ -276,13 +281,17 @@ class Export:
         from pocketclip.export import export
 
         report = export(self.checkpoint, self.out)
-        lines = [
-            f"{tower.tower:6} largest difference {tower.max_difference:.2e}, lowest cosine {tower.min_cosine:.7f}"
-            for tower in report.towers
-        ]
-        return Outcome(
-            "\n".join([f"exported to {self.out}, equal to the checkpoint:", *lines]), report.to_json()
-        )
+        lines = [f"exported to {self.out}, equal to the checkpoint:"]
+        for name in dict.fromkeys(tower.tower for tower in report.towers):
+            measured = [tower for tower in report.towers if tower.tower == name]
+            difference = max(tower.max_difference or 0.0 for tower in measured)
+            cosine = min(tower.min_cosine or 0.0 for tower in measured)
+            sizes = ", ".join(str(tower.batch_size) for tower in measured)
+            lines.append(
+                f"{name:6} largest difference {difference:.1e}, lowest cosine {cosine:.7f}, "
+                f"{measured[0].num_probes} probes in batches of {sizes}"
+            )
+        return Outcome("\n".join(lines), report.to_json())
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -135,7 +135,8 @@ def _claim(out: Path, config: DemoConfig) -> None:
             file.write(text.encode())
     elif (kept := path.read_text(encoding="utf-8")) != text:
         raise ValueError(
-            f"{out} holds a demo with other settings ({kept}, now {text}): choose another folder, or delete this one"
+            f"{out} holds a demo with other settings ({kept.strip('{}')}; now {text.strip('{}')}): "
+            "choose another folder, or delete this one"
         )
 
 
@@ -217,7 +218,10 @@ class _Clock:
     def __init__(self, path: Path, *, announce: Callable[[str], object]) -> None:
         self._path = path
         self._announce = announce
-        kept = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+        try:
+            kept = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+        except ValueError as error:
+            raise ValueError(f"{path} is damaged ({error}): delete it, only timings are lost") from None
         self._begun: list[str] = kept.get("begun", [])
         self._resumed: list[str] = kept.get("resumed", [])
         self._seconds: dict[str, float] = kept.get("seconds", {})

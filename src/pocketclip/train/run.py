@@ -68,13 +68,15 @@ def train(config: TrainConfig, *, data: Path, out: Path, evaluate: Evaluator | N
     """
     start = _initial(config)
     checkpoint = out / CHECKPOINT_FILE
-    record = _claim(config, data=data, out=out)
+    record = _record(config, data=data)
+    _check(out / CONFIG_FILE, record)
     if checkpoint.is_file():
         return checkpoint
     state = load_state(out / STATE_FILE) if (out / STATE_FILE).is_file() else None
     position = Position(*state.pop("position")) if state else Position()
     shards = split_shards(data, config.split)
     with Stream(shards, config=config.stream, tokenizer=start.tokenizer, position=position) as stream:
+        _claim(out / CONFIG_FILE, record)  # only now: shards that do not fit leave the folder free
 
         def keep(loop_state: State) -> None:
             place = (stream.position.epoch, stream.position.batch)
@@ -119,23 +121,29 @@ def _initial(config: TrainConfig) -> Loaded:
     return start
 
 
-def _claim(config: TrainConfig, *, data: Path, out: Path) -> dict[str, Any]:
-    """Makes `out` this run's folder, or makes sure that it already is; returns what the checkpoint will say of it."""
+def _record(config: TrainConfig, *, data: Path) -> dict[str, Any]:
+    """What the run's folder and its checkpoint say of it."""
     index = json.dumps(asdict(read_index(data)), sort_keys=True).encode()
-    record: dict[str, Any] = {"config": unstructure(config), "data_sha256": hashlib.sha256(index).hexdigest()}
-    path = out / CONFIG_FILE
-    text = json.dumps(record, indent=1, sort_keys=True) + "\n"
-    if path.is_file():
-        if path.read_text() != text:
-            raise ValueError(
-                f"{out} holds a run of another configuration or other data ({path} differs): choose another folder, "
-                "or delete this one"
-            )
-        return record
-    out.mkdir(parents=True, exist_ok=True)
-    with publish_file(path) as file:
-        file.write(text.encode())
-    return record
+    return {"config": unstructure(config), "data_sha256": hashlib.sha256(index).hexdigest()}
+
+
+def _check(path: Path, record: Mapping[str, Any]) -> None:
+    """Makes sure that the folder of `path` is this run's, or nobody's."""
+    if path.is_file() and path.read_text(encoding="utf-8") != _text(record):
+        raise ValueError(
+            f"{path.parent} holds a run of another configuration or other data ({path} differs): "
+            "choose another folder, or delete this one"
+        )
+
+
+def _claim(path: Path, record: Mapping[str, Any]) -> None:
+    if not path.is_file():
+        with publish_file(path) as file:
+            file.write(_text(record).encode())
+
+
+def _text(record: Mapping[str, Any]) -> str:
+    return json.dumps(record, indent=1, sort_keys=True) + "\n"
 
 
 def _num_samples(batch: Batch) -> int:
