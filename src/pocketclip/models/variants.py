@@ -44,7 +44,7 @@ class Variant:
 
 
 TEXT_BASE = TextConfig(width=512, heads=8, layers=12)
-TEXT_TINY = TextConfig(vocab_size=8192, context_length=32, width=128, heads=4, layers=2)
+TEXT_TINY = TextConfig(vocab_size=8192, context_length=26, width=128, heads=4, layers=2)
 
 _ROWS = (
     Variant(

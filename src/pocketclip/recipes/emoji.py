@@ -24,8 +24,8 @@ from pocketclip.train import ObjectiveConfig, TrainConfig
 
 # An emoji fills its picture: crops as small as the published 8% would show nothing of what its caption says.
 VIEWS = AugmentSpec(scale=(0.4, 1.0), flip=0.0)
-TEACHER_STEPS = 420
-STUDENT_STEPS = 250
+TEACHER_STEPS = {"conv": 560, "vit": 460}
+STUDENT_STEPS = 200
 BATCH_SIZE = 128
 
 
@@ -36,8 +36,8 @@ def teacher_conv() -> TrainConfig:
         variant="pocketclip_tiny_teacher",
         seed=1,
         stream=StreamConfig(batch_size=BATCH_SIZE, image_px=48, augment=VIEWS, seed=1, cache_mb=256),
-        optim=OptimConfig(lr_peak=1.5e-3, warmup_steps=50),
-        loop=LoopConfig(num_steps=TEACHER_STEPS, evaluate_every=100),
+        optim=OptimConfig(lr_peak=2e-3, warmup_steps=50),
+        loop=LoopConfig(num_steps=TEACHER_STEPS["conv"], evaluate_every=100),
     )
 
 
@@ -50,6 +50,7 @@ def teacher_vit() -> TrainConfig:
         variant="pocketclip_tiny_vit",
         seed=2,
         stream=replace(conv.stream, seed=2),
+        loop=replace(conv.loop, num_steps=TEACHER_STEPS["vit"]),
     )
 
 
@@ -77,9 +78,9 @@ def student_reinforced(*, seed: int = 0) -> TrainConfig:
 
 
 def reinforcement(teachers: dict[str, Path]) -> ReinforceConfig:
-    """Two teachers, ten views of each picture."""
+    """Two teachers, eight views of each picture."""
     specs = tuple(TeacherSpec(name=name, checkpoint=path) for name, path in sorted(teachers.items()))
-    return ReinforceConfig(teachers=specs, num_views=10, augment=VIEWS)
+    return ReinforceConfig(teachers=specs, num_views=8, augment=VIEWS)
 
 
 def debug(config: TrainConfig) -> TrainConfig:
