@@ -51,7 +51,7 @@ Pictures travel this road: pack, reinforce, train, evaluate, export, index, sear
     pocketclip --version
 
 Completion in your shell:
-    source <(pocketclip --tyro-print-completion bash)     # or zsh, or tcsh
+    source <(pocketclip --tyro-print-completion bash)     # or zsh
 
 Exit codes: 0 done, 1 could not be done (one sentence says why), 2 wrong usage, 130 interrupted.
 """
@@ -72,13 +72,16 @@ def main(argv: Sequence[str] | None = None) -> int:
             drop_output()
             return 1
         except KeyboardInterrupt:
-            return _failure("interrupted; the same command goes on from what is whole", code=130)
+            text, code = "interrupted; the same command goes on from what is whole", 130
         except UsageError as error:
-            return _failure(f"{sentence(error)}; see `pocketclip --help`", code=2)
+            text, code = f"{sentence(error)}; see `pocketclip --help`", 2
         except (ValueError, OSError, ImportError) as error:
             if os.environ.get("POCKETCLIP_TRACEBACK"):
                 raise
-            return _failure(sentence(error), code=1)
+            text, code = sentence(error), 1
+        # The exception is gone by now, and with it its frames: progress bars have drawn their last line.
+        print(f"error: {text}", file=sys.stderr, flush=True)
+        return code
 
 
 def _main(arguments: list[str]) -> int:
@@ -91,9 +94,12 @@ def _main(arguments: list[str]) -> int:
         verb = _parse(arguments)
     except SystemExit as left:  # tyro has printed help, or what is wrong
         flush_output()
-        return left.code if isinstance(left.code, int) and arguments else 2
+        return 2 if not arguments else int(left.code or 0)
+    except BrokenPipeError:  # `--help | head`
+        drop_output()
+        return 0
     outcome = verb.run()
-    say(json.dumps(outcome.values, indent=1, ensure_ascii=False) if verb.json else outcome.text)
+    say(json.dumps(outcome.values, indent=1) if verb.json else outcome.text)
     return 0
 
 
@@ -162,8 +168,3 @@ def _parse_train(arguments: list[str]) -> Verb:
 def _doc(verb: type) -> str:
     """The whole docstring, examples and line breaks included, as a verb's help."""
     return inspect.cleandoc(verb.__doc__ or "")
-
-
-def _failure(text: str, *, code: int) -> int:
-    print(f"error: {text}", file=sys.stderr, flush=True)
-    return code

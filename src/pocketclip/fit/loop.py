@@ -74,7 +74,7 @@ def fit(
 
     Args:
         model: in any mode.
-        loss: terms by name; `loss` is what is minimised.
+        loss: terms by name, each a scalar; `loss` is what is minimised.
         batches: already standing where `state` stopped.
         num_samples: size of a batch.
         optim: optimizer and schedule.
