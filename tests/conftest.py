@@ -58,6 +58,12 @@ def shape_samples(num: int, *, prefix: str = "sample") -> list[Sample]:
     return samples
 
 
+@pytest.fixture(scope="session")
+def make_samples() -> Callable[..., list[Sample]]:
+    """`shape_samples`, for tests that write shards of their own."""
+    return shape_samples
+
+
 PackShapes = Callable[..., Path]
 
 

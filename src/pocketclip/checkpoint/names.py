@@ -6,10 +6,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TypeAlias
 
+import torch
 from PIL import Image
 from torch import Tensor
 
 from pocketclip.checkpoint.store import Loaded, create, load, variant_config
+from pocketclip.data.tokenize import Tokenizer
 from pocketclip.models.clip import Clip
 from pocketclip.models.variants import VARIANTS
 
@@ -44,8 +46,17 @@ def create_model_and_transforms(
 
 
 def get_tokenizer(name: str) -> Tokenize:
-    """The tokenizer of a variant: texts to int64 [B, context_length]."""
-    return create(name).tokenize
+    """The tokenizer of a variant: texts to int64 [B, context_length].
+
+    Raises:
+        ValueError: unknown name.
+    """
+    tokenizer = Tokenizer(variant_config(name).tokenizer)
+
+    def tokenize(texts: str | Sequence[str]) -> Tensor:
+        return torch.from_numpy(tokenizer(texts))
+
+    return tokenize
 
 
 def _load_variant(name: str, path: Path) -> Loaded:

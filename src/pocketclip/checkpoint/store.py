@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import pickle
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -260,7 +261,7 @@ def load_state(path: Path) -> dict[str, Any]:
     """
     try:
         return torch.load(path, weights_only=True, map_location="cpu")
-    except (RuntimeError, ValueError, EOFError) as error:
+    except (RuntimeError, ValueError, EOFError, pickle.UnpicklingError) as error:
         raise ValueError(
             f"{path} is damaged ({error}): delete it to start this run from its beginning"
         ) from None

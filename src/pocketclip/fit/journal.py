@@ -18,7 +18,9 @@ class Journal:
     def __init__(self, path: Path, *, step: int) -> None:
         self.path = path
         kept = [record for record in read_journal(path) if record["step"] <= step] if path.exists() else []
-        path.write_text("".join(json.dumps(record) + "\n" for record in kept))
+        whole = path.with_name(f".{path.name}.partial")
+        whole.write_text("".join(json.dumps(record) + "\n" for record in kept))
+        whole.replace(path)  # a kill at this moment leaves the old records
 
     def append(self, record: Mapping[str, float]) -> None:
         """Writes one record; it must have a `step`."""
