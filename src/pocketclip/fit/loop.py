@@ -6,7 +6,8 @@ import copy
 import math
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -88,50 +89,78 @@ def fit(
     optimizer = make_adamw(model, config=optim)
     average = WeightAverage(model, decay=loop.average_decay) if loop.average_decay is not None else None
     first = _restore(state, model=model, optimizer=optimizer, average=average) if state else 0
-    bar = tqdm(
-        total=loop.num_steps,
-        initial=first,
-        desc=hooks.label,
-        unit="step",
-        mininterval=0.5 if sys.stderr.isatty() else 10,
+    meter = _Meter()
+    interval = 0.5 if sys.stderr.isatty() else 10
+    with tqdm(
+        total=loop.num_steps, initial=first, desc=hooks.label, unit="step", mininterval=interval
+    ) as bar:
+        for done in range(first + 1, loop.num_steps + 1):
+            batch = meter.next(batches, num_samples)
+            lr = _rate(done - 1, optim=optim, num_steps=loop.num_steps)
+            terms = _step(
+                model, batch, loss=loss, optimizer=optimizer, lr=lr, clip_norm=optim.clip_norm, step=done
+            )
+            if average:
+                average.update(model)
+            bar.update()
+            if _due(done, every=loop.log_every, last=loop.num_steps):
+                rates = meter.rates()
+                bar.set_postfix(loss=f"{terms['loss']:.3f}", samples_per_s=f"{rates['samples_per_s']:.0f}")
+                hooks.journal.append({"step": done, "lr": lr, **terms, **rates})
+            if hooks.evaluate and _due(done, every=loop.evaluate_every, last=loop.num_steps):
+                with meter.paused():
+                    hooks.journal.append({"step": done, **hooks.evaluate(_kept(model, average).eval())})
+                    model.train()
+            if done % loop.save_every == 0 and done < loop.num_steps:
+                hooks.save(_state(done, model=model, optimizer=optimizer, average=average))
+    return _kept(model, average)
+
+
+def _due(step: int, *, every: int, last: int) -> bool:
+    """Whether something is done after `step`: at each multiple of `every` (0: never), and at the end."""
+    return step == last or (every > 0 and step % every == 0)
+
+
+def _rate(step: int, *, optim: OptimConfig, num_steps: int) -> float:
+    return cosine(
+        step,
+        num_steps=num_steps,
+        warmup_steps=optim.warmup_steps,
+        lr_peak=optim.lr_peak,
+        lr_floor=optim.lr_floor,
     )
-    waited, started, seen = 0.0, time.monotonic(), 0
-    for step in range(first, loop.num_steps):
+
+
+class _Meter:
+    """Samples a second and the share of time spent waiting for data, since the last reading."""
+
+    def __init__(self) -> None:
+        self._restart()
+
+    def _restart(self) -> None:
+        self._started, self._waited, self._seen = time.monotonic(), 0.0, 0
+
+    def next(self, batches: Iterator[BatchT], num_samples: Callable[[BatchT], int]) -> BatchT:
+        """The next batch, its wait counted."""
         before = time.monotonic()
         batch = next(batches)
-        waited += time.monotonic() - before
-        lr = cosine(
-            step,
-            num_steps=loop.num_steps,
-            warmup_steps=optim.warmup_steps,
-            lr_peak=optim.lr_peak,
-            lr_floor=optim.lr_floor,
-        )
-        terms = _step(
-            model, batch, loss=loss, optimizer=optimizer, lr=lr, clip_norm=optim.clip_norm, step=step
-        )
-        seen += num_samples(batch)
-        if average:
-            average.update(model)
-        done = step + 1
-        bar.update()
-        if done % loop.log_every == 0 or done == loop.num_steps:
-            elapsed = time.monotonic() - started
-            rates = {"samples_per_s": seen / elapsed, "data_wait_share": waited / elapsed}
-            bar.set_postfix(loss=f"{terms['loss']:.3f}", samples_per_s=f"{rates['samples_per_s']:.0f}")
-            hooks.journal.append({"step": done, "lr": lr, **terms, **rates})
-            waited, started, seen = 0.0, time.monotonic(), 0
-        if hooks.evaluate and (
-            done == loop.num_steps or (loop.evaluate_every and done % loop.evaluate_every == 0)
-        ):
-            began = time.monotonic()
-            hooks.journal.append({"step": done, **hooks.evaluate(_kept(model, average).eval())})
-            model.train()
-            started += time.monotonic() - began
-        if done % loop.save_every == 0 and done < loop.num_steps:
-            hooks.save(_state(done, model=model, optimizer=optimizer, average=average))
-    bar.close()
-    return _kept(model, average)
+        self._waited += time.monotonic() - before
+        self._seen += num_samples(batch)
+        return batch
+
+    @contextmanager
+    def paused(self) -> Generator[None]:
+        """Time that is not training's."""
+        before = time.monotonic()
+        yield
+        self._started += time.monotonic() - before
+
+    def rates(self) -> dict[str, float]:
+        """Reads the meter and starts it anew."""
+        elapsed = time.monotonic() - self._started
+        read = {"samples_per_s": self._seen / elapsed, "data_wait_share": self._waited / elapsed}
+        self._restart()
+        return read
 
 
 def _step(
@@ -156,7 +185,7 @@ def _step(
     for name, value in values.items():
         if not math.isfinite(value):
             raise ValueError(
-                f"{name} is {value} at step {step + 1}: training has diverged; lower lr_peak or lengthen warmup_steps "
+                f"{name} is {value} at step {step}: training has diverged; lower lr_peak or lengthen warmup_steps "
                 "and start again, the last saved state is from before"
             )
     optimizer.step()

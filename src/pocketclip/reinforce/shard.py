@@ -75,10 +75,42 @@ def reinforce_shard(
     Returns:
         The output's entry, and the samples that could not be reinforced, key -> reason.
     """
-    kept: list[Sample] = []
-    params: list[np.ndarray] = []
-    dropped: dict[str, str] = {}
-    images: dict[str, list[np.ndarray]] = {teacher.record.name: [] for teacher in teachers}
+    seen = _embed_views(shard, teachers=teachers, request=request, progress=progress)
+    if not seen.samples:
+        raise ValueError(
+            f"no sample of {shard} could be reinforced; the first: {next(iter(seen.dropped.values()))}"
+        )
+    block = pack_reinforcement(
+        config_digest=request.config_digest,
+        input_sha256=sha256_file(shard),
+        augment=request.augment,
+        codec=request.codec,
+        params_NAP=np.stack(seen.params),
+        text_counts=[len(sample.texts()) for sample in seen.samples],
+        teachers=[
+            (teacher.record, _embeddings(teacher, images, samples=seen.samples, request=request))
+            for teacher, images in zip(teachers, seen.images, strict=True)
+        ],
+        dropped=seen.dropped,
+    )
+    return write_shard(out, seen.samples, blocks={BLOCK_NAME: block}), seen.dropped
+
+
+@dataclass(kw_only=True)
+class _Seen:
+    """What the teachers saw of a shard, row by row."""
+
+    samples: list[Sample]
+    params: list[np.ndarray]  # int32 [A, P] of each sample
+    images: list[list[np.ndarray]]  # of each teacher: float32 [rows, D] of each batch
+    dropped: dict[str, str]
+
+
+def _embed_views(
+    shard: Path, *, teachers: Sequence[Teacher], request: ShardRequest, progress: Callable[[int], object]
+) -> _Seen:
+    """Draws the views of every sample and lets every teacher embed them."""
+    seen = _Seen(samples=[], params=[], images=[[] for _ in teachers], dropped={})
     sizes = sorted({teacher.image_px for teacher in teachers})
     chunk_size = max(1, request.batch_size // request.num_views)
     with ShardReader(shard) as reader, ThreadPoolExecutor(2, thread_name_prefix="views") as pool:
@@ -89,39 +121,22 @@ def reinforce_shard(
             except ValueError as error:
                 return str(error)
 
+        # Chunks are cut before anything is dropped, so that a row's batch depends on the shard alone.
         for chunk in _chunks(range(len(reader)), size=chunk_size):
-            # Chunks are cut before anything is dropped, so that a row's batch depends on the shard alone.
-            results = list(pool.map(work, chunk))
-            dropped |= {
-                reader.keys[row]: result
-                for row, result in zip(chunk, results, strict=True)
-                if isinstance(result, str)
-            }
-            drawn = [result for result in results if isinstance(result, _Drawn)]
-            kept += [one.sample for one in drawn]
-            params += [np.stack([pack(view) for view in one.views]) for one in drawn]
-            for teacher in teachers if drawn else ():
-                pixels_BHWC = np.concatenate([one.pixels[teacher.image_px] for one in drawn])
-                images[teacher.record.name].append(teacher.encode_image(pixels_BHWC))
+            drawn: list[_Drawn] = []
+            for row, result in zip(chunk, pool.map(work, chunk), strict=True):
+                if isinstance(result, str):
+                    seen.dropped[reader.keys[row]] = result
+                else:
+                    drawn.append(result)
+            seen.samples += [one.sample for one in drawn]
+            seen.params += [np.stack([pack(view) for view in one.views]) for one in drawn]
+            for teacher, images in zip(teachers if drawn else (), seen.images, strict=False):
+                images.append(
+                    teacher.encode_image(np.concatenate([one.pixels[teacher.image_px] for one in drawn]))
+                )
             progress(len(chunk))
-    if not kept:
-        raise ValueError(
-            f"no sample of {shard} could be reinforced; the first: {next(iter(dropped.values()))}"
-        )
-    block = pack_reinforcement(
-        config_digest=request.config_digest,
-        input_sha256=sha256_file(shard),
-        augment=request.augment,
-        codec=request.codec,
-        params_NAP=np.stack(params),
-        text_counts=[len(sample.texts()) for sample in kept],
-        teachers=[
-            (teacher.record, _embeddings(teacher, images[teacher.record.name], samples=kept, request=request))
-            for teacher in teachers
-        ],
-        dropped=dropped,
-    )
-    return write_shard(out, kept, blocks={BLOCK_NAME: block}), dropped
+    return seen
 
 
 def _draw_views(sample: Sample, *, sizes: Sequence[int], request: ShardRequest) -> _Drawn:
