@@ -38,7 +38,7 @@ def test_training_is_not_touched(tiny, evaluator, training):
     assert model.training is training
     assert torch.equal(torch.get_rng_state(), random_state)
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
-    loss = model.train()(torch.zeros(2, 3, 64, 64), torch.zeros(2, 32, dtype=torch.long)).image_embed_BD.sum()
+    loss = model.train()(torch.zeros(2, 3, 48, 48), torch.zeros(2, 26, dtype=torch.long)).image_embed_BD.sum()
     loss.backward()
 
 

@@ -75,7 +75,7 @@ def test_checkpoints_from_file_and_memory_agree_whatever_the_batch(packed, tmp_p
     assert all(other.scores == first.scores for other in others)
     facts = reports[0].models["m"]
     assert facts.source == str(path)
-    assert facts.image_px == 64
+    assert facts.image_px == tiny.config.preprocess.size
     assert facts.image_parameters == sum(p.numel() for p in tiny.model.image.parameters())
 
 

@@ -219,3 +219,14 @@ def test_killed_and_run_again_gives_the_same_bytes(tmp_path, encode, stop_at):
 def test_hashes_are_the_same_everywhere():
     assert unit_hash("a", "b") != unit_hash("ab")
     assert f"{unit_hash('salt', 'key'):.12f}" == "0.431113030594"
+
+
+def test_a_run_killed_before_its_mark_had_a_name_goes_on(tmp_path):
+    """The moment between making the folder and renaming the mark into place."""
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "..packing.partial").write_bytes(b"pocket")
+    assert finished(job(out)) is None
+    (out / "letter.txt").write_text("somebody's")
+    with pytest.raises(ValueError, match="already holds other files"):
+        finished(job(out))

@@ -74,7 +74,7 @@ def finished(job: PackJob) -> ShardIndex | None:
     if job.out.exists() and not job.out.is_dir():
         raise ValueError(f"{job.out} is a file: choose another output folder")
     if not (job.out / INDEX_FILE).exists():
-        if job.out.exists() and any(job.out.iterdir()) and not (job.out / _UNDER_WAY).exists():
+        if job.out.exists() and _has_other_files(job.out):
             raise ValueError(f"{job.out} already holds other files: choose an empty or new output folder")
         return None
     index = read_index(job.out)
@@ -231,6 +231,13 @@ def _progress(job: PackJob, *, total: int | None) -> tqdm:
 
 _SHARD_NAME = re.compile(r"\d{6}\.tar|\.\d{6}\.tar\.partial")
 _UNDER_WAY = ".packing"  # tells a folder that we were writing from one with a person's files
+
+
+def _has_other_files(out: Path) -> bool:
+    """Whether a folder holds what no interrupted run of ours left there."""
+    names = {path.name for path in out.iterdir()}
+    # A run may be killed before the mark has its name.
+    return _UNDER_WAY not in names and bool(names - {f".{_UNDER_WAY}.partial"})
 
 
 def _start_afresh(out: Path) -> None:
