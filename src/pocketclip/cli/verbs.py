@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, Annotated, Protocol
 
 from tyro.conf import Positional, arg
@@ -402,7 +403,10 @@ class Demo:
         total = sum(seconds for _, seconds in result.timings)
         clock = [f"{seconds:8.1f} s  {step}" for step, seconds in result.timings]
         lines = [result.table, "", *clock, f"{total:8.1f} s  in all", "", result.headline, ""]
-        lines += [f"report: {result.report}", f'search: pocketclip search {result.index} "a red heart"']
+        lines += [
+            f"report: {result.report}",
+            f'search: pocketclip search {quote(str(result.index))} "a red heart"',
+        ]
         values = {
             "headline": result.headline,
             "seconds": dict(result.timings),

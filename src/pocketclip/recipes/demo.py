@@ -15,6 +15,7 @@ from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from shlex import quote
 from typing import TypeVar
 
 from pocketclip.checkpoint import Loaded, load
@@ -198,7 +199,7 @@ def _content(
         commands=(
             Command(
                 purpose="Search the test pictures with the exported student; torch is not needed.",
-                text=f'pocketclip search {out / "index.sqlite"} "a red heart" --sheet hearts.png',
+                text=f'pocketclip search {quote(str(out / "index.sqlite"))} "a red heart" --sheet hearts.png',
             ),
         ),
     )

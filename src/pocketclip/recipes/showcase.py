@@ -42,18 +42,7 @@ def draw_sheets(database: Path, *, packed: Path, splits: Sequence[str], out: Pat
     search = SearchIndex(database)
     galleries = [_samples(packed, split) for split in splits]
     asked = _spread([_distinct(gallery) for gallery in galleries], num=_CAPTIONS)
-    found, missed = [], []
-    for sample in asked:
-        row = Row(
-            title=sample.captions[0],
-            hits=search.search(sample.captions[0], k=_HITS),
-            expected=(sample.captions[0],),
-        )
-        right = [row.is_right(hit) for hit in row.hits]
-        if right[0]:
-            found.append(row)
-        elif not any(right):
-            missed.append(row)
+    found, missed = _ask(search, asked)
     pictures = _spread([_with_likes(gallery) for gallery in galleries], num=_ROWS)
     rows = {
         "found": (
@@ -87,6 +76,20 @@ def draw_sheets(database: Path, *, packed: Path, splits: Sequence[str], out: Pat
         alt = f"{title}: {'; '.join(row.title for row in shown)}"
         sheets.append(Sheet(title=title, path=path, caption=caption, alt=alt))
     return tuple(sheets)
+
+
+def _ask(search: SearchIndex, samples: Sequence[Sample]) -> tuple[list[Row], list[Row]]:
+    """Queries by caption whose picture came first, and those whose picture did not come at all."""
+    found, missed = [], []
+    for sample in samples:
+        caption = sample.captions[0]
+        row = Row(title=caption, hits=search.search(caption, k=_HITS), expected=(caption,))
+        right = [row.is_right(hit) for hit in row.hits]
+        if right[0]:
+            found.append(row)
+        elif not any(right):
+            missed.append(row)
+    return found, missed
 
 
 def _picture_row(search: SearchIndex, sample: Sample) -> Row:
