@@ -5,6 +5,7 @@ Shapes: B batch, H and W picture, L tokens, D embedding.
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
 import onnx_ir
@@ -49,6 +50,8 @@ def trace(tower: nn.Module, example: Tensor, path: Path, *, input_name: str, ops
             f"{path.name}: {num_bytes / 1e9:.1f} GB of weights do not fit one ONNX file (2 GB): "
             f"choose a smaller variant"
         )
+    # It says that torchvision's operators are left out; no tower has one.
+    logging.getLogger("torch.onnx._internal.exporter._registration").setLevel(logging.ERROR)
     with torch.no_grad():
         program = torch.onnx.export(
             UnitNormTower(tower).eval(),

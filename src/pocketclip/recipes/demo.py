@@ -1,6 +1,6 @@
 """The whole road in one command: pack, two teachers, reinforce, two students, evaluate, export, search, report.
 
-    pocketclip demo OUT            about six minutes on two CPU cores
+    pocketclip demo OUT            about seven minutes on two CPU cores
     pocketclip demo OUT --quick    about one minute: fewer pictures and steps, for a look at the machinery
 
 Every step leaves its result under its final name, whole; a step whose result is there is not done again. So a demo
