@@ -78,6 +78,14 @@ def test_the_header_can_be_read_without_us(path):
     assert json.loads(header["model"])["image"]["kind"] == "fastvit"
 
 
+def test_the_same_model_gives_the_same_bytes(start, path, tmp_path):
+    for number in range(5):
+        other = tmp_path / f"{number}.safetensors"
+        config = replace(start.config, run={"recipe": "none", "steps": 3})
+        save(other, start.model, config=config, tokenizer=start.tokenizer)
+        assert other.read_bytes() == path.read_bytes()
+
+
 def test_the_digest_follows_the_weights(start, path):
     rewrite(path, tensors=lambda t: {**t, "model.logit_scale": t["model.logit_scale"] + 1e-6})
     assert load(path).digest != start.digest

@@ -124,7 +124,17 @@ def save(path: Path, model: Clip, *, config: CheckpointConfig, tokenizer: Tokeni
     tensors[_MERGES] = torch.frombuffer(bytearray(tokenizer.merges), dtype=torch.uint8)
     metadata = {"format": FORMAT, "version": VERSION, "run": _dump(config.run)} | _describe(config)
     with publish_file(path) as file:
-        file.write(safetensors.torch.save(tensors, metadata=metadata))
+        file.write(_sorted_header(safetensors.torch.save(tensors, metadata=metadata)))
+
+
+def _sorted_header(data: bytes) -> bytes:
+    """The same safetensors file with its metadata in order; the library writes it in a hash map's, ever another."""
+    length = int.from_bytes(data[:8], "little")
+    layout = json.loads(data[8 : 8 + length])
+    layout["__metadata__"] = dict(sorted(layout["__metadata__"].items()))
+    text = json.dumps(layout, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    return len(text).to_bytes(8, "little") + text + data[8 + length :]
 
 
 def load(path_or_name: str | Path) -> Loaded:
