@@ -45,7 +45,9 @@ test: setup check
 check: setup
 	$(RUN)/ruff format --check .
 	$(RUN)/ruff check .
-	$(if $(CPU),@echo 'types are checked against the locked torch, not this one',$(RUN)/ty check)
+ifndef CPU # the types are those of the locked torch
+	$(RUN)/ty check
+endif
 	$(RUN)/lint-imports
 
 lock: | $(filter .uv/%,$(UV))
