@@ -268,3 +268,41 @@ def run_python() -> RunPython:
         return Ran(ended.returncode, ended.stdout or "", ended.stderr or "")
 
     return run
+
+
+@pytest.fixture(scope="session")
+def teachers(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Checkpoints by name of two untrained models that take pictures of different sizes."""
+    torch = pytest.importorskip("torch")
+    from dataclasses import replace
+
+    from pocketclip.checkpoint import create, save
+
+    torch.set_num_threads(1)
+    folder = tmp_path_factory.mktemp("teachers")
+    paths = {}
+    for seed, (name, variant, more_px) in enumerate(
+        [("conv", "pocketclip_tiny", 16), ("vit", "pocketclip_tiny_vit", 0)]
+    ):
+        torch.manual_seed(seed)
+        made = create(variant)
+        preprocess = replace(made.config.preprocess, size=made.config.preprocess.size + more_px)
+        paths[name] = folder / f"{name}.safetensors"
+        save(
+            paths[name],
+            made.model,
+            config=replace(made.config, preprocess=preprocess),
+            tokenizer=made.tokenizer,
+        )
+    return paths
+
+
+@pytest.fixture(scope="session")
+def reinforced(shapes: Path, teachers: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The training split of `shapes`, three views of each picture, embeddings in float32."""
+    from pocketclip.reinforce import ReinforceConfig, TeacherSpec, reinforce
+
+    out = tmp_path_factory.mktemp("reinforced") / "shapes"
+    specs = tuple(TeacherSpec(name=name, checkpoint=path) for name, path in teachers.items())
+    reinforce(shapes, out, config=ReinforceConfig(teachers=specs, num_views=3, codec="fp32"))
+    return out

@@ -383,7 +383,7 @@ class TestInterrupted:
         )
         assert process.stderr is not None
         deadline = time.monotonic() + 120
-        while not (out / "state.pt").is_file():
+        while not (out / "state.safetensors").is_file():
             assert time.monotonic() < deadline
             assert process.poll() is None, process.stderr.read()
             time.sleep(0.05)
@@ -393,7 +393,7 @@ class TestInterrupted:
         assert process.wait(60) == 130
         assert "Traceback" not in errors
         assert errors.rstrip().splitlines()[-1].startswith("error: interrupted")
-        assert sorted(path.name for path in out.iterdir()) == ["config.json", "metrics.jsonl", "state.pt"]
+        assert sorted(path.name for path in out.iterdir()) == ["config.json", "metrics.jsonl", "state.safetensors"]
 
     def test_in_process(self, cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
         def interrupt(self: object) -> Outcome:

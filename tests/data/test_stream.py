@@ -1,159 +1,364 @@
-"""Batches are a function of seed and position; stored views and rows come back together; damage is skipped."""
+"""Batches: a function of seed and place alone, every sample once an epoch, stored rows those of the very batch."""
 
-import itertools
+from __future__ import annotations
+
+from dataclasses import replace
+from itertools import islice
+from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tests.conftest import shape_samples
 
-from pocketclip.data.augment import AugmentSpec, apply, draw, pack, seeded, unpack
+from pocketclip.data.augment import AugmentSpec, apply, unpack
 from pocketclip.data.index import split_shards
 from pocketclip.data.picture import decode
-from pocketclip.data.reinforcement import Embeddings, Reinforcement, TeacherRecord, pack_reinforcement
+from pocketclip.data.reinforcement import BLOCK_NAME, Reinforcement
 from pocketclip.data.shard import ShardReader, write_shard
 from pocketclip.data.stream import Position, Stream, StreamConfig
 from pocketclip.data.tokenize import Tokenizer, TokenizerConfig
 
-TOKENIZER = Tokenizer(TokenizerConfig(vocab_size=1024, context_length=16))
+TOKENIZER = Tokenizer(TokenizerConfig(vocab_size=600, context_length=64))
+PX = 24
 
 
-def take(shards, num, *, position=None, **settings):
-    config = StreamConfig(**{"batch_size": 10, "image_px": 24, **settings})
-    with Stream(shards, config=config, tokenizer=TOKENIZER, position=position) as stream:
-        taken = [(batch, stream.position) for batch in itertools.islice(stream, num)]
-        return taken, dict(stream.dropped)
+def open_stream(shards, *, position=None, **config):
+    config = StreamConfig(**{"batch_size": 16, "image_px": PX, **config})
+    return Stream(shards, config=config, tokenizer=TOKENIZER, position=position)
 
 
-def same(one, two):
-    assert one.keys == two.keys
-    np.testing.assert_array_equal(one.pixels_BHWC, two.pixels_BHWC)
-    np.testing.assert_array_equal(one.tokens_BL, two.tokens_BL)
+def take(num, shards, **more):
+    with open_stream(shards, **more) as stream:
+        return list(islice(stream, num))
+
+
+def fingerprint(batch):
+    """Every byte of a batch."""
+    stored = [
+        (name, rows.logit_scale, rows.image_BD.tobytes(), rows.text_BD.tobytes(), bytes_of(rows.synthetic_BD))
+        for name, rows in batch.stored.items()
+    ]
+    pixels = (batch.pixels_BHWC.shape, batch.pixels_BHWC.tobytes())
+    return batch.keys, pixels, batch.tokens_BL.tobytes(), bytes_of(batch.synthetic_BL), stored, batch.dropped
+
+
+def bytes_of(array):
+    return None if array is None else array.tobytes()
+
+
+def fingerprints(num, shards, **more):
+    return [fingerprint(batch) for batch in take(num, shards, **more)]
+
+
+def write_shards(folder, *shards):
+    paths = [folder / "train" / f"{number:06d}.tar" for number in range(len(shards))]
+    for path, samples in zip(paths, shards, strict=True):
+        write_shard(path, samples)
+    return paths
 
 
 @pytest.fixture(scope="module")
-def shards(shapes):
+def plain(shapes):
     return split_shards(shapes, "train")
 
 
 @pytest.fixture(scope="module")
-def reinforced(tmp_path_factory, make_samples):
-    """One shard whose stored rows are numbers that tell sample, view and caption."""
-    samples = make_samples(20)
-    spec = AugmentSpec(scale=(0.5, 1.0))
-    params = np.stack(
-        [
-            np.stack([pack(draw(seeded(i, a), width=72, height=72, spec=spec)) for a in range(3)])
-            for i in range(len(samples))
-        ]
+def stored(reinforced):
+    return split_shards(reinforced, "train")
+
+
+def samples_of(shards):
+    return {sample.key: sample for path in shards for sample in ShardReader(path)}
+
+
+@pytest.mark.parametrize("replay", [False, True])
+def test_threads_and_cache_change_no_byte(plain, stored, replay):
+    shards, config = (stored if replay else plain), {"replay": replay, "synthetic": "rule", "seed": 3}
+    expected = fingerprints(7, shards, **config)  # three batches an epoch
+    for num_threads, cache_mb in [(3, 0), (1, 1), (4, 64)]:
+        assert fingerprints(7, shards, num_threads=num_threads, cache_mb=cache_mb, **config) == expected
+
+
+def test_a_cache_decodes_every_picture_once(plain, monkeypatch):
+    decoded = []
+    real = decode
+    monkeypatch.setattr(
+        "pocketclip.data.stream.decode",
+        lambda data, *, name: decoded.append(name) or real(data, name=name),
     )
-    counts = [len(sample.texts()) for sample in samples]
-    image = np.stack([[[1.0, i, a] for a in range(3)] for i in range(len(samples))]).astype(np.float32)
-    text = np.array([[1.0, i, t] for i, n in enumerate(counts) for t in range(n)], dtype=np.float32)
-    record = TeacherRecord(name="one", embed_dim=3, logit_scale=33.0, digest="d")
-    block = pack_reinforcement(
-        config_digest="c",
-        input_sha256="i",
-        augment=spec,
-        codec="fp32",
-        params_NAP=params,
-        text_counts=counts,
-        teachers=[(record, Embeddings(image_NAD=image, text_TD=text))],
-        dropped={},
-    )
-    path = tmp_path_factory.mktemp("reinforced") / "train" / "000000.tar"
-    write_shard(path, samples, blocks={"reinforcement": block})
-    return path, samples
+    take(9, plain, cache_mb=64)
+    assert len(decoded) == len(set(decoded)) == 48
+    decoded.clear()
+    take(6, plain)
+    assert len(decoded) > 90
 
 
-def test_threads_and_cache_change_nothing(shards):
-    plain, _ = take(shards, 9)
-    for settings in ({"num_threads": 3}, {"cache_mb": 16}, {"num_threads": 2, "cache_mb": 1}):
-        for (one, where), (two, there) in zip(plain, take(shards, 9, **settings)[0], strict=True):
-            same(one, two)
-            assert where == there
+@settings(deadline=None, max_examples=15)
+@given(st.data())
+def test_going_on_from_any_position_gives_the_batches_that_would_have_come(plain, stored, data):
+    batch_size = data.draw(st.sampled_from([5, 16, 48]))
+    replay = data.draw(st.booleans())
+    config = {"batch_size": batch_size, "replay": replay, "seed": 1}
+    shards = stored if replay else plain
+    num = data.draw(st.integers(1, 2 * (48 // batch_size) + 1))
+    with open_stream(shards, num_threads=2, **config) as first:
+        batches = iter(first)
+        for _ in range(num):
+            next(batches)
+        position = first.position
+        expected = [fingerprint(next(batches)) for _ in range(2)]
+    assert position == Position(*divmod(num, 48 // batch_size))
+    assert fingerprints(2, shards, position=position, **config) == expected
 
 
-def test_any_saved_position_goes_on_with_the_same_batches(shards):
-    whole, _ = take(shards, 11)  # four batches an epoch: two borders
-    assert whole[3][1] == Position(1, 0)
-    for number in range(10):
-        rest, _ = take(shards, 10 - number, position=whole[number][1])
-        for (one, _), (two, _) in zip(whole[number + 1 :], rest, strict=True):
-            same(one, two)
+def test_every_sample_comes_once_an_epoch_but_for_an_incomplete_batch(plain):
+    with open_stream(plain, batch_size=5, num_threads=2) as stream:
+        assert len(stream) == 9
+        batches = iter(stream)
+        epochs = [[key for batch in islice(batches, 9) for key in batch.keys] for _ in range(4)]
+    for keys in epochs:
+        assert len(set(keys)) == len(keys) == 45
+    assert set().union(*epochs) == samples_of(plain).keys()
+    assert len({tuple(keys) for keys in epochs}) == 4
 
 
-def test_an_epoch_shows_every_sample_once_and_the_next_in_another_order(shards):
-    taken, _ = take(shards, 8, batch_size=12)
-    first = [key for batch, _ in taken[:4] for key in batch.keys]
-    second = [key for batch, _ in taken[4:] for key in batch.keys]
-    assert len(set(first)) == len(first) == 48
-    assert sorted(first) == sorted(second)
-    assert first != second
-    other, _ = take(shards, 4, batch_size=12, seed=1)
-    assert first != [key for batch, _ in other for key in batch.keys]
+def test_another_seed_is_another_order_and_another_view(plain):
+    seeds = [take(3, plain, seed=seed) for seed in (0, 1)]
+    orders = [[key for batch in batches for key in batch.keys] for batches in seeds]
+    assert orders[0] != orders[1]
+    pixels = [
+        {
+            key: row.tobytes()
+            for batch in batches
+            for key, row in zip(batch.keys, batch.pixels_BHWC, strict=True)
+        }
+        for batches in seeds
+    ]
+    assert sum(pixels[0][key] != pixels[1][key] for key in pixels[0]) > 40
 
 
-def test_replay_shows_the_stored_view_with_its_own_rows(reinforced):
-    path, samples = reinforced
-    by_key = {sample.key: (i, sample) for i, sample in enumerate(samples)}
-    with ShardReader(path) as reader:
-        params = Reinforcement(reader.block("reinforcement"), name="x").augment_params_NAP.copy()
-    spec = AugmentSpec(scale=(0.5, 1.0))
-    views = set()
-    for batch, _ in take([path], 6, replay=True, synthetic="rule")[0]:
-        rows = batch.stored["one"]
-        assert rows.logit_scale == 33.0
-        for b, key in enumerate(batch.keys):
-            i, sample = by_key[key]
-            _, row, view = rows.image_BD[b]
-            assert row == i
-            views.add(int(view))
-            replayed = apply(decode(sample.image, name=key), unpack(params[i, int(view)]), size=24, spec=spec)
-            np.testing.assert_array_equal(batch.pixels_BHWC[b], np.asarray(replayed))
-            for tokens, stored in (
-                (batch.tokens_BL[b], rows.text_BD[b]),
-                (batch.synthetic_BL[b], rows.synthetic_BD[b]),
-            ):
-                assert stored[1] == i
-                np.testing.assert_array_equal(tokens, TOKENIZER(sample.texts()[int(stored[2])])[0])
-            assert rows.text_BD[b, 2] < len(sample.captions) <= rows.synthetic_BD[b, 2]
-    assert views == {0, 1, 2}
+def test_a_sample_is_seen_anew_each_epoch(plain):
+    batches = take(8, plain, batch_size=48)
+    views = [batch.pixels_BHWC[batch.keys.index("train0007")].tobytes() for batch in batches]
+    texts = [batch.tokens_BL[batch.keys.index("train0007")].tobytes() for batch in batches]
+    assert len(set(views)) == 8
+    assert len(set(texts)) == 2
 
 
-def test_main_caption_only_never_reads_another(shards, make_samples):
-    with_all = {tuple(row) for batch, _ in take(shards, 8)[0] for row in batch.tokens_BL.tolist()}
-    main = {
-        tuple(row)
-        for batch, _ in take(shards, 8, main_caption_only=True)[0]
-        for row in batch.tokens_BL.tolist()
+def test_the_main_caption_alone_where_that_is_asked(plain):
+    samples = samples_of(plain)
+    for batch in take(4, plain, main_caption_only=True):
+        expected = TOKENIZER([samples[key].captions[0] for key in batch.keys])
+        np.testing.assert_array_equal(batch.tokens_BL, expected)
+
+
+def damaged(sample, *, keep=60):
+    return replace(sample, image=sample.image[:keep])
+
+
+def test_a_damaged_picture_is_left_out_counted_and_named(tmp_path):
+    samples = shape_samples(8)
+    samples[5] = damaged(samples[5])
+    shards = write_shards(tmp_path, samples[:3], samples[3:])
+    with open_stream(shards, batch_size=8, num_threads=2) as stream:
+        batches = list(islice(stream, 3))
+    for batch in batches:
+        assert sorted(batch.keys) == sorted(sample.key for sample in samples if sample is not samples[5])
+        assert len(batch.pixels_BHWC) == len(batch.tokens_BL) == 7
+    (dropped,) = stream.dropped.values()
+    assert dropped.source == "train/000001.tar: sample0005"
+    assert "damaged or cut off" in dropped.reason
+    # The others are what they would have been without it.
+    good = take(1, write_shards(tmp_path / "good", shape_samples(8)), batch_size=8)[0]
+    for row, key in enumerate(batches[0].keys):
+        other = good.keys.index(key)
+        np.testing.assert_array_equal(batches[0].pixels_BHWC[row], good.pixels_BHWC[other])
+        np.testing.assert_array_equal(batches[0].tokens_BL[row], good.tokens_BL[other])
+
+
+def test_drops_belong_to_the_batches_taken_not_to_those_built_ahead(tmp_path):
+    samples = [sample if i % 4 else damaged(sample) for i, sample in enumerate(shape_samples(24))]
+    counts = []
+    with open_stream(write_shards(tmp_path, samples), batch_size=8, num_threads=3) as stream:
+        taken = set()
+        for batch in islice(stream, 3):
+            taken |= {dropped.source for dropped in batch.dropped}
+            assert stream.dropped.keys() == taken
+            counts.append(len(taken))
+    assert 0 < counts[0] < counts[2] == 6
+
+
+def test_a_batch_of_nothing_but_damage_is_an_error(tmp_path):
+    shards = write_shards(tmp_path, [damaged(sample) for sample in shape_samples(4)])
+    with pytest.raises(
+        ValueError, match=r"none of the 4 samples .*train/000000\.tar: sample000\d: .*damaged"
+    ):
+        take(1, shards, batch_size=4)
+
+
+@pytest.mark.parametrize("synthetic", [None, "rule"])
+def test_replayed_pixels_and_rows_are_those_of_the_stored_view_and_caption(stored, teachers, synthetic):
+    from pocketclip.reinforce import CheckpointTeacher, TeacherSpec
+
+    readers = [ShardReader(path) for path in stored]
+    place = {key: (reader, row) for reader in readers for row, key in enumerate(reader.keys)}
+    models = {
+        name: CheckpointTeacher(TeacherSpec(name=name, checkpoint=path)) for name, path in teachers.items()
     }
-    mains = {tuple(TOKENIZER(sample.captions[0])[0].tolist()) for sample in make_samples(48, prefix="train")}
-    assert main <= mains
-    assert not with_all <= mains
+    assert len({model.image_px for model in models.values()}) == 2
+    for batch in take(1, stored, replay=True, synthetic=synthetic, batch_size=10, seed=5):
+        assert batch.stored.keys() == models.keys()
+        for i, key in enumerate(batch.keys):
+            reader, row = place[key]
+            block = Reinforcement(reader.block(BLOCK_NAME), name=key)
+            sample, spec = reader[row], block.header.augment
+            image = decode(sample.image, name=key)
+            views = [unpack(params_P) for params_P in block.augment_params_NAP[row]]
+            replayed = [np.asarray(apply(image, view, size=PX, spec=spec)) for view in views]
+            number = next(n for n, pixels in enumerate(replayed) if (pixels == batch.pixels_BHWC[i]).all())
+            texts = TOKENIZER(sample.captions)
+            (caption,) = (n for n, tokens_L in enumerate(texts) if (tokens_L == batch.tokens_BL[i]).all())
+            for name, model in models.items():
+                pixels_HWC = np.asarray(apply(image, views[number], size=model.image_px, spec=spec))
+                alone = model.encode_image(pixels_HWC[None])[0]
+                rows = batch.stored[name]
+                np.testing.assert_allclose(rows.image_BD[i], alone, atol=2e-6)
+                text = model.encode_text([sample.captions[caption]])[0]
+                np.testing.assert_allclose(rows.text_BD[i], text, atol=2e-6)
+                if synthetic is None:
+                    assert rows.synthetic_BD is None
+                else:
+                    text = model.encode_text(sample.synthetic["rule"])[0]
+                    np.testing.assert_allclose(rows.synthetic_BD[i], text, atol=2e-6)
+    for name in models:  # the tolerance tells samples apart
+        assert distances(batch.stored[name].image_BD).min() > 1e-4
+        assert distances(batch.stored[name].text_BD).min() > 1e-4
 
 
-def test_a_damaged_picture_is_skipped_and_named(tmp_path, make_samples):
-    samples = make_samples(10)
-    object.__setattr__(samples[4], "image", samples[4].image[:60])
+def distances(rows_BD):
+    apart_BB = np.abs(rows_BD[:, None] - rows_BD[None]).max(-1)
+    return apart_BB[~np.eye(len(rows_BD), dtype=bool)]
+
+
+def with_captioners(num):
+    return [
+        replace(
+            sample,
+            synthetic={"coca-b": (f"b one {i}", f"b two {i}"), "coca-a": (f"a {i}",), "vlm": (f"v {i}",)},
+        )
+        for i, sample in enumerate(shape_samples(num))
+    ]
+
+
+@pytest.mark.parametrize(
+    ("pattern", "admitted"),
+    [
+        ("^coca", {"a", "b one", "b two"}),
+        ("coca-b", {"b one", "b two"}),
+        ("vlm$", {"v"}),
+        ("a|v", {"a", "b one", "b two", "v"}),
+        ("", {"a", "b one", "b two", "v"}),
+    ],
+)
+def test_a_pattern_chooses_among_captioners(tmp_path, pattern, admitted):
+    shards = write_shards(tmp_path, with_captioners(6))
+    kinds = ("a", "b one", "b two", "v")
+    kind_of = {TOKENIZER(f"{kind} {i}").tobytes(): (kind, i) for kind in kinds for i in range(6)}
+    seen = set()
+    for batch in take(12, shards, batch_size=6, synthetic=pattern):
+        for key, tokens_L in zip(batch.keys, batch.synthetic_BL, strict=True):
+            kind, number = kind_of[tokens_L.tobytes()]
+            assert key == f"sample{number:04d}"
+            seen.add(kind)
+    assert seen == admitted
+    assert take(1, shards, batch_size=6)[0].synthetic_BL is None
+
+
+def test_samples_without_the_captioner_are_dropped_and_named(tmp_path):
+    samples = with_captioners(4)
+    samples[2] = replace(samples[2], synthetic={})
+    with open_stream(write_shards(tmp_path, samples), batch_size=4, synthetic="vlm") as stream:
+        assert len(next(iter(stream)).keys) == 3
+    (dropped,) = stream.dropped.values()
+    assert dropped.source.endswith("sample0002")
+    assert "no synthetic caption of /vlm/" in dropped.reason
+
+
+def test_a_pattern_that_admits_nothing_is_an_error(plain):
+    with pytest.raises(ValueError, match="none of the 16 samples .* no synthetic caption of /gpt/"):
+        take(1, plain, synthetic="gpt")
+
+
+def test_plain_shards_cannot_be_replayed(plain):
+    with pytest.raises(ValueError, match=r"000000\.tar is not reinforced: run `pocketclip reinforce` first"):
+        open_stream(plain, replay=True)
+
+
+def test_reinforcements_of_two_configurations_do_not_mix(shapes, stored, teachers, tmp_path):
+    from pocketclip.reinforce import ReinforceConfig, TeacherSpec, reinforce
+
+    spec = TeacherSpec(name="vit", checkpoint=teachers["vit"])
+    reinforce(shapes, tmp_path / "other", config=ReinforceConfig(teachers=(spec,), num_views=1))
+    other = split_shards(tmp_path / "other", "train")
+    with pytest.raises(
+        ValueError, match=r"000001\.tar was reinforced with another configuration .*do not mix"
+    ):
+        open_stream([stored[0], other[1]], replay=True)
+
+
+def test_a_block_of_other_samples_is_refused(stored, tmp_path):
+    with ShardReader(stored[0]) as reader:
+        block = bytes(reader.block(BLOCK_NAME))
+        fewer = [reader[row] for row in range(len(reader) - 1)]
     path = tmp_path / "train" / "000000.tar"
-    write_shard(path, samples)
-    taken, dropped = take([path], 3)
-    assert [len(batch.keys) for batch, _ in taken] == [9, 9, 9]
-    assert list(dropped) == [samples[4].key]
-    assert "000000.tar" in dropped[samples[4].key].source
-    for sample in samples:
-        object.__setattr__(sample, "image", b"")
-    broken = tmp_path / "train" / "000001.tar"
-    write_shard(broken, samples)
-    with pytest.raises(ValueError, match="every sample of a batch failed"):
-        take([broken], 1)
+    write_shard(path, fewer, blocks={BLOCK_NAME: block})
+    with pytest.raises(ValueError, match=r"000000\.tar has 19 samples but embeddings of 20: delete it"):
+        open_stream([path], replay=True)
 
 
-def test_what_does_not_fit_is_said(shards, reinforced):
-    with pytest.raises(ValueError, match=r"not reinforced: run `pocketclip reinforce`"):
-        take(shards, 1, replay=True)
-    with pytest.raises(ValueError, match="48 samples are fewer than one batch of 49"):
-        take(shards, 1, batch_size=49)
-    with pytest.raises(ValueError, match="no synthetic caption of /nobody/"):
-        take(shards, 1, synthetic="nobody")
-    with pytest.raises(ValueError, match="at least 1"):
-        StreamConfig(batch_size=0, image_px=8)
+def test_fewer_samples_than_a_batch_are_an_error(plain):
+    with pytest.raises(ValueError, match="48 samples are fewer than one batch of 49: .*smaller batch"):
+        open_stream(plain, batch_size=49)
+    with pytest.raises(ValueError, match="0 samples"):
+        open_stream([])
+
+
+def test_a_position_of_another_stream_is_refused(plain):
+    with pytest.raises(ValueError, match="batch 3 of an epoch of 3 does not exist"):
+        open_stream(plain, position=Position(0, 3))
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"batch_size": 0}, "batch_size"),
+        ({"image_px": 0}, "image_px"),
+        ({"num_threads": 0}, "num_threads"),
+        ({"cache_mb": -1}, "cache_mb"),
+        ({"synthetic": "coca["}, r"no regular expression: 'coca\['"),
+    ],
+)
+def test_settings_that_make_no_sense_are_refused(fields, message):
+    with pytest.raises(ValueError, match=message):
+        StreamConfig(**{"batch_size": 4, "image_px": PX, **fields})
+
+
+def test_views_follow_the_specification(plain):
+    spec = AugmentSpec(scale=(1.0, 1.0), ratio=(1.0, 1.0), num_ops=0)
+    samples = samples_of(plain)
+    (batch,) = take(1, plain, augment=spec)
+    for key, pixels_HWC in zip(batch.keys, batch.pixels_BHWC, strict=True):
+        whole = decode(samples[key].image, name=key).resize((PX, PX), 3)
+        np.testing.assert_array_equal(pixels_HWC, np.asarray(whole))
+
+
+def test_batches_of_any_folder_are_the_same(plain, tmp_path: Path):
+    copies = []
+    for path in plain:
+        copy = tmp_path / "elsewhere" / path.name
+        copy.parent.mkdir(exist_ok=True)
+        copy.write_bytes(path.read_bytes())
+        copies.append(copy)
+    assert fingerprints(2, copies) == fingerprints(2, plain)

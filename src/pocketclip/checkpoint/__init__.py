@@ -2,18 +2,9 @@
 
 from __future__ import annotations
 
-from pocketclip.checkpoint.store import (
-    CheckpointConfig,
-    Loaded,
-    create,
-    load,
-    load_state,
-    save,
-    save_state,
-    structure,
-    unstructure,
-    variant_config,
-)
+from pocketclip.checkpoint.records import structure, unstructure
+from pocketclip.checkpoint.state import load_state, save_state
+from pocketclip.checkpoint.store import CheckpointConfig, Loaded, create, load, save, variant_config
 
 __all__ = [
     "CheckpointConfig",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TypeAlias
+from typing import Protocol, TypeAlias
 
 import torch
 from PIL import Image
@@ -16,7 +16,14 @@ from pocketclip.models.clip import Clip
 from pocketclip.models.variants import VARIANTS
 
 Transform: TypeAlias = Callable[[Image.Image], Tensor]
-Tokenize: TypeAlias = Callable[[str | Sequence[str]], Tensor]
+
+
+class Tokenize(Protocol):
+    """Texts to int64 ids [B, context_length]: start, tokens, end, zeros."""
+
+    def __call__(self, texts: str | Sequence[str], context_length: int | None = None) -> Tensor:
+        """Tokenizes one text or several; a text too long is cut and keeps its end mark."""
+        ...
 
 
 def list_models() -> list[str]:
@@ -41,26 +48,30 @@ def create_model_and_transforms(
         ValueError: unknown name, or the checkpoint is of another variant.
         FileNotFoundError: no such checkpoint.
     """
-    loaded = create(name) if pretrained is None else _load_variant(name, Path(pretrained))
+    loaded = _load_variant(name, Path(pretrained)) if pretrained else create(name)
     return loaded.model, loaded.preprocess, loaded.preprocess
 
 
 def get_tokenizer(name: str) -> Tokenize:
-    """The tokenizer of a variant: texts to int64 [B, context_length].
+    """The tokenizer of a variant, by its name in either spelling.
 
     Raises:
         ValueError: unknown name.
     """
     tokenizer = Tokenizer(variant_config(name).tokenizer)
 
-    def tokenize(texts: str | Sequence[str]) -> Tensor:
-        return torch.from_numpy(tokenizer(texts))
+    def tokenize(texts: str | Sequence[str], context_length: int | None = None) -> Tensor:
+        return torch.from_numpy(tokenizer(texts, context_length))
 
     return tokenize
 
 
 def _load_variant(name: str, path: Path) -> Loaded:
-    loaded, expected = load(path), variant_config(name)
+    expected = variant_config(name)
+    if not path.is_file():  # never another variant's random weights, for a path that reads like its name
+        what = "is a folder, not a file" if path.is_dir() else "does not exist"
+        raise FileNotFoundError(f"{path} {what}: give pretrained a file written by `pocketclip train`")
+    loaded = load(path)
     if loaded.config.model != expected.model:
         raise ValueError(
             f"{path} does not hold a {name}: its towers are {loaded.config.model}; "

@@ -7,24 +7,21 @@ trained). Tensors are named `model.*` (un-folded, canonical) and `tokenizer.merg
 from __future__ import annotations
 
 import hashlib
-import io
 import json
-import pickle
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import cattrs
-import cattrs.errors
 import numpy as np
 import safetensors
-import safetensors.torch
 import torch
 from PIL import Image
 from torch import Tensor
 
+from pocketclip.checkpoint.layout import serialize
+from pocketclip.checkpoint.records import structure, unstructure
 from pocketclip.data.preprocess import Preprocess
 from pocketclip.data.publish import publish_file
 from pocketclip.data.tokenize import Tokenizer, TokenizerConfig
@@ -36,8 +33,7 @@ FORMAT = "pocketclip"
 VERSION = "1"
 _MERGES = "tokenizer.merges"
 _PREFIX = "model."
-
-_converter = cattrs.Converter(forbid_extra_keys=True, detailed_validation=False)
+_DAMAGED = "it is damaged; copy or train it again"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,7 +61,7 @@ class Loaded:
         model: in evaluation mode; `model.encode_image(image_BCHW, normalize=True)` gives float32 [B, embed_dim].
         config: what the checkpoint says of itself.
         tokenizer: the numpy tokenizer behind `tokenize`.
-        digest: sha256 of weights and config, the same wherever the file was written.
+        digest: sha256 of config, merges and weights (as they were loaded), the same wherever the file was written.
     """
 
     model: Clip
@@ -76,6 +72,19 @@ class Loaded:
     def folded(self) -> Loaded:
         """The same with its towers folded: equal outputs, faster, no longer trainable."""
         return replace(self, model=fold(self.model))
+
+    def to(self, device: str) -> Loaded:
+        """The same with its model moved (the model itself, as torch does it) to a device, channels last.
+
+        Raises:
+            ValueError: torch knows or has no such device here.
+        """
+        try:
+            model = self.model.to(device).to(memory_format=torch.channels_last)
+        except (RuntimeError, AssertionError) as error:  # a torch without CUDA raises AssertionError
+            reason = str(error).splitlines()[0]
+            raise ValueError(f"the model cannot be moved to device {device!r} ({reason}): try cpu") from None
+        return replace(self, model=model)
 
     def preprocess(self, image: Image.Image) -> Tensor:
         """A picture of any mode and size to float32 [3, H, W], resized, cropped and normalised as in training."""
@@ -110,31 +119,29 @@ def create(name: str) -> Loaded:
 
 
 def save(path: Path, model: Clip, *, config: CheckpointConfig, tokenizer: Tokenizer) -> None:
-    """Writes a checkpoint; it appears under its name whole or not at all.
+    """Writes a checkpoint; it appears under its name whole or not at all. The same model gives the same bytes.
 
     Args:
         path: of the file, usually `*.safetensors`.
         model: un-folded.
         config: of this very model.
-        tokenizer: whose merges are kept.
+        tokenizer: of this very config; its merges are kept.
+
+    Raises:
+        ValueError: `model` is folded or not the one that `config` describes; nothing was written.
+        PublishError: disk full, or the place cannot be written; an earlier file of that name stands.
     """
-    tensors = {
-        _PREFIX + name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()
-    }
+    weights = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
+    wrong = _misfits(weights, expected=_towers(config.model).state_dict())
+    if wrong or tokenizer.config != config.tokenizer:
+        what = _listed(wrong) if wrong else f"its tokenizer is {tokenizer.config}"
+        raise ValueError(f"{path} was not written: the model is folded, or not the config's own: {what}")
+    tensors = {_PREFIX + name: value for name, value in weights.items()}
     tensors[_MERGES] = torch.frombuffer(bytearray(tokenizer.merges), dtype=torch.uint8)
     metadata = {"format": FORMAT, "version": VERSION, "run": _dump(config.run)} | _describe(config)
+    data = serialize(tensors, metadata=metadata)
     with publish_file(path) as file:
-        file.write(_sorted_header(safetensors.torch.save(tensors, metadata=metadata)))
-
-
-def _sorted_header(data: bytes) -> bytes:
-    """The same safetensors file with its metadata in order; the library writes it in a hash map's, ever another."""
-    length = int.from_bytes(data[:8], "little")
-    layout = json.loads(data[8 : 8 + length])
-    layout["__metadata__"] = dict(sorted(layout["__metadata__"].items()))
-    text = json.dumps(layout, separators=(",", ":")).encode()
-    text += b" " * (-len(text) % 8)
-    return len(text).to_bytes(8, "little") + text + data[8 + length :]
+        file.write(data)
 
 
 def load(path_or_name: str | Path) -> Loaded:
@@ -156,7 +163,12 @@ def load(path_or_name: str | Path) -> Loaded:
         raise FileNotFoundError(
             f"{path} {what}: give a file written by `pocketclip train`, or a variant's name"
         )
-    loaded = create(str(path_or_name))
+    try:
+        loaded = create(str(path_or_name))
+    except ValueError as error:
+        raise ValueError(
+            f"{path_or_name} is neither a checkpoint file nor a variant's name. {error}"
+        ) from None
     warnings.warn(f"{path_or_name} has random weights: load a checkpoint for a trained model", stacklevel=2)
     return loaded
 
@@ -173,18 +185,40 @@ def _load_file(path: Path) -> Loaded:
             "install the pocketclip release that wrote it, or train it again"
         )
     config = CheckpointConfig(
-        model=_structure(metadata, "model", ClipConfig, path=path),
-        preprocess=_structure(metadata, "preprocess", Preprocess, path=path),
-        tokenizer=_structure(metadata, "tokenizer", TokenizerConfig, path=path),
-        run=json.loads(metadata.get("run", "{}")),
+        model=_entry(metadata, "model", ClipConfig, path=path),
+        preprocess=_entry(metadata, "preprocess", Preprocess, path=path),
+        tokenizer=_entry(metadata, "tokenizer", TokenizerConfig, path=path),
+        run=_entry(metadata, "run", dict[str, Any], path=path),
     )
-    merges = tensors.pop(_MERGES, None)
-    if merges is None:
-        raise ValueError(f"{path} has no tensor {_MERGES}: it is damaged; copy or train it again")
-    model = Clip(config.model)
-    _load_weights(model, {name.removeprefix(_PREFIX): value for name, value in tensors.items()}, path=path)
-    tokenizer = Tokenizer(config.tokenizer, merges=merges.numpy().tobytes())
+    tokenizer = _pop_tokenizer(tensors, config=config.tokenizer, path=path)
+    try:
+        model = _towers(config.model)
+    except (RuntimeError, ValueError, ArithmeticError) as error:  # sizes that no tower can have
+        raise ValueError(f"{path}: header entry 'model' describes no model ({error}): {_DAMAGED}") from None
+    wrong = _misfits(tensors, expected={_PREFIX + name: value for name, value in model.state_dict().items()})
+    if wrong:
+        raise ValueError(
+            f"{path}: the weights do not fit the checkpoint's own config: {_listed(wrong)}; {_DAMAGED}"
+        )
+    model.load_state_dict({name.removeprefix(_PREFIX): value for name, value in tensors.items()})
     return _loaded(model.eval(), config=config, tokenizer=tokenizer)
+
+
+def _towers(config: ClipConfig) -> Clip:
+    """A model to compare with or to fill; torch's random state is left as it was."""
+    with torch.random.fork_rng(devices=[]):
+        return Clip(config)
+
+
+def _pop_tokenizer(tensors: dict[str, Tensor], *, config: TokenizerConfig, path: Path) -> Tokenizer:
+    """Takes the merges out of a checkpoint's tensors."""
+    merges = tensors.pop(_MERGES, None)
+    if merges is None or merges.dtype != torch.uint8:
+        raise ValueError(f"{path} has no tensor {_MERGES} of bytes: {_DAMAGED}")
+    try:
+        return Tokenizer(config, merges=merges.numpy().tobytes())
+    except ValueError as error:
+        raise ValueError(f"{path}: {_MERGES}: {error}: {_DAMAGED}") from None
 
 
 def _read_file(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
@@ -197,45 +231,31 @@ def _read_file(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
         ) from None
 
 
-def _load_weights(model: Clip, weights: Mapping[str, Tensor], *, path: Path) -> None:
-    expected = model.state_dict()
+def _misfits(weights: Mapping[str, Tensor], *, expected: Mapping[str, Tensor]) -> list[str]:
+    """What is wrong with each tensor of `weights`: missing, surplus, or of another shape or type than expected."""
     wrong = [f"missing {name}" for name in expected if name not in weights]
     wrong += [f"surplus {name}" for name in weights if name not in expected]
-    wrong += [
-        f"{name} is {list(value.shape)}, expected {list(expected[name].shape)}"
-        for name, value in weights.items()
-        if name in expected and value.shape != expected[name].shape
-    ]
-    if wrong:
-        listed = "; ".join(wrong[:8]) + (f"; and {len(wrong) - 8} more" if len(wrong) > 8 else "")
-        raise ValueError(f"{path}: the weights do not fit the checkpoint's own config: {listed}")
-    model.load_state_dict(dict(weights))
+    for name in sorted(weights.keys() & expected.keys()):
+        found, wanted = weights[name], expected[name]
+        if found.shape != wanted.shape:
+            wrong.append(f"{name} is {list(found.shape)}, expected {list(wanted.shape)}")
+        elif found.dtype != wanted.dtype:
+            wrong.append(f"{name} is {found.dtype}, expected {wanted.dtype}")
+    return wrong
 
 
-def _structure(metadata: Mapping[str, str], key: str, kind: type, *, path: Path) -> Any:  # noqa: ANN401
+def _listed(wrong: Sequence[str]) -> str:
+    return "; ".join(wrong[:8]) + (f"; and {len(wrong) - 8} more" if len(wrong) > 8 else "")
+
+
+def _entry(metadata: Mapping[str, str], key: str, kind: Any, *, path: Path) -> Any:  # noqa: ANN401
+    """The record of type `kind` that the header has as JSON under `key`."""
     if key not in metadata:
-        raise ValueError(f"{path}: the header has no {key!r}: it is damaged; copy or train it again")
+        raise ValueError(f"{path}: the header has no {key!r}: {_DAMAGED}")
     try:
         return structure(json.loads(metadata[key]), kind)
     except ValueError as error:
-        raise ValueError(f"{path}: header entry {key!r}: {error}") from None
-
-
-def structure(value: object, kind: type) -> Any:  # noqa: ANN401
-    """JSON to a config record; unknown fields, missing fields and wrong types are errors that name them."""
-    try:
-        return _converter.structure(value, kind)
-    except (cattrs.errors.ForbiddenExtraKeysError, cattrs.errors.StructureHandlerNotFoundError) as error:
-        raise ValueError(str(error)) from None
-    except KeyError as error:
-        raise ValueError(f"field {error} is missing in {kind.__name__}") from None
-    except TypeError as error:
-        raise ValueError(f"{kind.__name__}: {error}") from None
-
-
-def unstructure(config: object) -> Any:  # noqa: ANN401
-    """A config record to plain JSON values."""
-    return _converter.unstructure(config)
+        raise ValueError(f"{path}: header entry {key!r}: {error}: {_DAMAGED}") from None
 
 
 def _describe(config: CheckpointConfig) -> dict[str, str]:
@@ -249,29 +269,8 @@ def _dump(value: object) -> str:
 
 def _loaded(model: Clip, *, config: CheckpointConfig, tokenizer: Tokenizer) -> Loaded:
     digest = hashlib.sha256(_dump(_describe(config)).encode())
+    digest.update(tokenizer.merges)
     for name, value in sorted(model.state_dict().items()):
         digest.update(f"{name}{value.dtype}{list(value.shape)}".encode())
         digest.update(np.ascontiguousarray(value.detach().cpu().numpy()).tobytes())
     return Loaded(model=model, config=config, tokenizer=tokenizer, digest=digest.hexdigest())
-
-
-def save_state(path: Path, state: Mapping[str, Any]) -> None:
-    """Keeps a training state (a tree of tensors, numbers and strings); whole or not at all."""
-    buffer = io.BytesIO()
-    torch.save(dict(state), buffer)
-    with publish_file(path) as file:
-        file.write(buffer.getbuffer())
-
-
-def load_state(path: Path) -> dict[str, Any]:
-    """Reads what `save_state` kept; nothing is unpickled but tensors and plain values.
-
-    Raises:
-        ValueError: the file is damaged.
-    """
-    try:
-        return torch.load(path, weights_only=True, map_location="cpu")
-    except (RuntimeError, ValueError, EOFError, pickle.UnpicklingError) as error:
-        raise ValueError(
-            f"{path} is damaged ({error}): delete it to start this run from its beginning"
-        ) from None

@@ -55,10 +55,12 @@ class StreamConfig:
     cache_mb: int = 0
 
     def __post_init__(self) -> None:
-        if self.batch_size < 1 or self.image_px < 1 or self.num_threads < 1:
-            raise ValueError("batch_size, image_px and num_threads must be at least 1")
-        if self.synthetic is not None:
-            re.compile(self.synthetic)
+        if self.batch_size < 1 or self.image_px < 1 or self.num_threads < 1 or self.cache_mb < 0:
+            raise ValueError("batch_size, image_px and num_threads must be at least 1, cache_mb at least 0")
+        try:
+            re.compile(self.synthetic or "")
+        except re.error as error:
+            raise ValueError(f"synthetic is no regular expression: {self.synthetic!r} ({error})") from None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,6 +90,7 @@ class Batch:
         tokens_BL: int64 ids of the ground-truth captions.
         synthetic_BL: int64 ids of the synthetic captions, or None.
         stored: by teacher; empty unless stored views are replayed.
+        dropped: samples that belonged here and could not be read; the batch is that much smaller.
     """
 
     keys: tuple[str, ...]
@@ -95,6 +98,7 @@ class Batch:
     tokens_BL: np.ndarray
     synthetic_BL: np.ndarray | None
     stored: Mapping[str, StoredRows]
+    dropped: tuple[Dropped, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -128,8 +132,13 @@ class Stream:
         tokenizer: of the model to train.
         position: where to go on.
 
+    Attributes:
+        position: after the batch taken last.
+        dropped: by source, every sample that a batch taken so far had to leave out.
+
     Raises:
-        ValueError: no shard, fewer samples than a batch, or `config.replay` and a shard that is not reinforced.
+        ValueError: no shard, fewer samples than a batch, a position beyond the epoch, or `config.replay` and shards
+            that are not reinforced, or not all alike.
     """
 
     def __init__(
@@ -158,6 +167,11 @@ class Stream:
             raise ValueError(
                 f"{len(self._row_of)} samples are fewer than one batch of {config.batch_size}: "
                 "pack more pictures or take a smaller batch"
+            )
+        if self.position.batch >= len(self):
+            raise ValueError(
+                f"batch {self.position.batch} of an epoch of {len(self)} does not exist: the saved position "
+                "belongs to other data or another batch size; start the run again"
             )
         self._decoded: dict[tuple[int, int], Image.Image] = {}
         self._cache_left = config.cache_mb * 2**20
@@ -196,6 +210,8 @@ class Stream:
             after, future = ahead.popleft()
             batch = future.result()
             self.position = after
+            # Here and not where batches are built, which runs ahead: what was dropped belongs to the position.
+            self.dropped.update((dropped.source, dropped) for dropped in batch.dropped)
             yield batch
 
     def _after(self, position: Position) -> Position:
@@ -210,18 +226,20 @@ class Stream:
 
     def _build(self, epoch: int, members: np.ndarray) -> Batch:
         picks: list[_Pick] = []
+        dropped: list[Dropped] = []
         for member in members.tolist():
             shard, row = int(self._shard_of[member]), int(self._row_of[member])
             try:
                 picks.append(self._pick(epoch, shard, row))
             except ValueError as error:
-                key = self._readers[shard].keys[row]
-                self.dropped[key] = Dropped(source=f"{self._paths[shard]}: {key}", reason=str(error))
+                path, key = self._paths[shard], self._readers[shard].keys[row]
+                source = f"{path.parent.name}/{path.name}: {key}"
+                dropped.append(Dropped(source=source, reason=str(error)))
         if not picks:
             raise ValueError(
-                f"every sample of a batch failed; the last: {list(self.dropped.values())[-1].reason}"
+                f"none of the {len(members)} samples of a batch can be used; {dropped[0].source}: {dropped[0].reason}"
             )
-        return self._collate(picks)
+        return self._collate(picks, dropped=tuple(dropped))
 
     def _pick(self, epoch: int, shard: int, row: int) -> _Pick:
         sample = self._readers[shard][row]
@@ -277,7 +295,7 @@ class Stream:
             raise ValueError(f"sample {sample.key} has no synthetic caption of /{self.config.synthetic}/")
         return admitted[int(chance * len(admitted))]
 
-    def _collate(self, picks: Sequence[_Pick]) -> Batch:
+    def _collate(self, picks: Sequence[_Pick], *, dropped: tuple[Dropped, ...]) -> Batch:
         synthetic = [pick.texts[pick.synthetic] for pick in picks if pick.synthetic is not None]
         return Batch(
             keys=tuple(pick.key for pick in picks),
@@ -285,6 +303,7 @@ class Stream:
             tokens_BL=self._tokenizer([pick.texts[pick.caption] for pick in picks]),
             synthetic_BL=self._tokenizer(synthetic) if synthetic else None,
             stored={name: self._stored(name, picks) for name in self._teacher_scales()},
+            dropped=dropped,
         )
 
     def _stored(self, teacher: str, picks: Sequence[_Pick]) -> StoredRows:
@@ -311,7 +330,13 @@ class Stream:
         block = self._readers[index].block(BLOCK_NAME)
         if block is None:
             raise ValueError(f"{self._paths[index]} is not reinforced: run `pocketclip reinforce` first")
-        return Reinforcement(block, name=str(self._paths[index]))
+        reinforcement = Reinforcement(block, name=str(self._paths[index]))
+        if len(reinforcement) != len(self._readers[index]):
+            raise ValueError(
+                f"{self._paths[index]} has {len(self._readers[index])} samples but embeddings of "
+                f"{len(reinforcement)}: delete it and run `pocketclip reinforce` again"
+            )
+        return reinforcement
 
     def _check_teachers(self) -> None:
         for path, block in zip(self._paths, self._blocks, strict=False):

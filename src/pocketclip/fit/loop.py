@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from pocketclip.fit.journal import Journal
-from pocketclip.fit.optim import OptimConfig, WeightAverage, make_adamw
+from pocketclip.fit.optim import OptimConfig, WeightAverage, make_adamw, restore_optimizer
 from pocketclip.fit.schedule import cosine
 
 BatchT = TypeVar("BatchT")
@@ -42,13 +42,17 @@ class LoopConfig:
     evaluate_every: int = 0
     save_every: int = 50
 
+    def __post_init__(self) -> None:
+        if min(self.num_steps, self.log_every, self.save_every) < 1 or self.evaluate_every < 0:
+            raise ValueError("num_steps, log_every and save_every must be at least 1, evaluate_every at least 0")
+
 
 @dataclass(frozen=True, kw_only=True)
 class Hooks:
     """What the loop calls.
 
     Attributes:
-        save: keeps a state; called after `save_every` steps.
+        save: keeps a state, before it returns: the next step changes its tensors. Called after `save_every` steps.
         evaluate: metrics of a model in evaluation mode, or None.
         journal: where records go.
         label: of the progress bar.
@@ -157,7 +161,7 @@ class _Meter:
 
     def rates(self) -> dict[str, float]:
         """Reads the meter and starts it anew."""
-        elapsed = time.monotonic() - self._started
+        elapsed = max(time.monotonic() - self._started, 1e-9)
         read = {"samples_per_s": self._seen / elapsed, "data_wait_share": self._waited / elapsed}
         self._restart()
         return read
@@ -185,8 +189,8 @@ def _step(
     for name, value in values.items():
         if not math.isfinite(value):
             raise ValueError(
-                f"{name} is {value} at step {step}: training has diverged; lower lr_peak or lengthen warmup_steps "
-                "and start again, the last saved state is from before"
+                f"{name} is {value} at step {step}: training has diverged; start again in another folder with a "
+                "lower lr_peak or more warmup_steps; the last saved state is from before"
             )
     optimizer.step()
     return values
@@ -208,7 +212,7 @@ def _state(
         "model": model.state_dict(),
         "optimizer": optimizer.state_dict(),
         "average": average.tensors if average else {},
-        "rng": torch.get_rng_state(),
+        "rng": {device: _random_state(device) for device in _devices(model)},
     }
 
 
@@ -216,8 +220,25 @@ def _restore(
     state: State, *, model: nn.Module, optimizer: torch.optim.Optimizer, average: WeightAverage | None
 ) -> int:
     model.load_state_dict(state["model"])
-    optimizer.load_state_dict(state["optimizer"])
+    restore_optimizer(optimizer, state["optimizer"])
     if average:
-        average.tensors = state["average"]
-    torch.set_rng_state(state["rng"])
+        average.restore(state["average"])
+    for device in _devices(model):
+        _set_random_state(device, state["rng"][device])
     return int(state["step"])
+
+
+def _devices(model: nn.Module) -> list[str]:
+    """Where the model may draw random numbers (stochastic depth): the CPU's generator and its own device's."""
+    return sorted({"cpu", *(parameter.device.type for parameter in model.parameters())})
+
+
+def _random_state(device: str) -> Tensor:
+    return torch.get_rng_state() if device == "cpu" else torch.get_device_module(device).get_rng_state()
+
+
+def _set_random_state(device: str, state: Tensor) -> None:
+    if device == "cpu":
+        torch.set_rng_state(state)
+    else:
+        torch.get_device_module(device).set_rng_state(state)

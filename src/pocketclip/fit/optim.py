@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -27,6 +29,16 @@ class OptimConfig:
     weight_decay: float = 0.2
     betas: tuple[float, float] = (0.9, 0.95)
     clip_norm: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not 0.0 <= self.lr_floor <= self.lr_peak:
+            raise ValueError(f"lr_floor must be in [0, lr_peak], got {self.lr_floor} and {self.lr_peak}")
+        if self.warmup_steps < 0 or self.weight_decay < 0.0:
+            raise ValueError("warmup_steps and weight_decay must not be negative")
+        if not all(0.0 <= beta < 1.0 for beta in self.betas):
+            raise ValueError(f"betas must be in [0, 1), got {self.betas}")
+        if not self.clip_norm > 0.0:
+            raise ValueError(f"clip_norm must be above 0, got {self.clip_norm}; inf does not clip")
 
 
 def make_adamw(model: nn.Module, *, config: OptimConfig) -> torch.optim.AdamW:
@@ -64,3 +76,23 @@ class WeightAverage:
                 self.tensors[name].lerp_(value, 1.0 - self.decay)
             else:
                 self.tensors[name].copy_(value)
+
+    def restore(self, tensors: Mapping[str, Tensor]) -> None:
+        """Takes over a saved average: by name, tensors [D0, D1, ...] as in the model, on any device."""
+        for name, value in self.tensors.items():
+            value.copy_(tensors[name])
+
+
+@torch.no_grad()
+def restore_optimizer(optimizer: torch.optim.Optimizer, saved: Mapping[str, Any]) -> None:
+    """Takes over a saved state, each moment copied into its parameter's memory layout and device.
+
+    The fused step walks the memory of parameter and moments side by side: moments that are laid out otherwise
+    (contiguous, where the parameter is channels-last) would be paired with the wrong weights without an error.
+    """
+    optimizer.load_state_dict(dict(saved))
+    for parameter, moments in optimizer.state.items():
+        for name, value in moments.items():
+            if isinstance(value, Tensor):
+                like = torch.empty_like(parameter if value.shape == parameter.shape else value)
+                moments[name] = like.copy_(value)

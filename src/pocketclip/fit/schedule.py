@@ -6,14 +6,14 @@ import math
 
 
 def cosine(step: int, *, num_steps: int, warmup_steps: int, lr_peak: float, lr_floor: float) -> float:
-    """Linear warm-up from 0 to `lr_peak`, then half a cosine down to `lr_floor` at the last step.
+    """Linear warm-up to `lr_peak`, then half a cosine down to `lr_floor`, reached where the next step would be.
 
     Args:
         step: 0 for the first step.
         num_steps: of the whole run.
         warmup_steps: of the linear part.
         lr_peak: learning rate at its end.
-        lr_floor: learning rate at the end of the run.
+        lr_floor: learning rate that step `num_steps` would have.
     """
     if step < warmup_steps:
         return lr_peak * (step + 1) / warmup_steps

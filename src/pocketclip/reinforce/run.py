@@ -51,6 +51,8 @@ class ReinforceConfig:
             raise ValueError(f"reinforcement needs one or more teachers of different names, got {names}")
         if self.num_views < 1 or self.batch_size < 1:
             raise ValueError("num_views and batch_size must be at least 1")
+        if not self.splits or len(set(self.splits)) < len(self.splits):
+            raise ValueError(f"reinforcement needs one or more different splits, got {self.splits}")
 
 
 def reinforce(data: Path, out: Path, *, config: ReinforceConfig) -> ShardIndex:
@@ -62,19 +64,17 @@ def reinforce(data: Path, out: Path, *, config: ReinforceConfig) -> ShardIndex:
         config: the reinforcement.
 
     Raises:
-        ValueError: `out` holds shards of another configuration or input; a teacher or shard is unusable.
+        ValueError: `out` holds shards of another configuration or input; a teacher or shard is unusable; not one
+            sample of a split can be used.
+        FileNotFoundError: `data` is no packed folder, or a teacher's checkpoint is missing.
+        PublishError: `out` cannot be written.
     """
     source = read_index(data)
     shards = {split: split_shards(data, split) for split in config.splits}
     teachers = [CheckpointTeacher(spec, device=config.device) for spec in config.teachers]
-    digest = _digest(config, teachers)
+    digest, data_digest = _digest(config, teachers), _data_digest(source, splits=config.splits)
     if (out / INDEX_FILE).is_file():
-        done = read_index(out)
-        if done.config.get("digest") != digest:
-            raise ValueError(
-                f"{out} was reinforced with another configuration or other teachers: choose another folder"
-            )
-        return done
+        return _finished(out, digest=digest, data_digest=data_digest)
     request = ShardRequest(
         num_views=config.num_views,
         augment=config.augment,
@@ -83,9 +83,8 @@ def reinforce(data: Path, out: Path, *, config: ReinforceConfig) -> ShardIndex:
         batch_size=config.batch_size,
         config_digest=digest,
     )
-    splits, dropped = _run(
-        shards, out, teachers=teachers, request=request, total=sum(map(source.num_samples, shards))
-    )
+    total = sum(source.num_samples(split) for split in shards)
+    splits, dropped = _run(shards, out, teachers=teachers, request=request, total=total)
     index = ShardIndex(
         source=source.source,
         splits=splits,
@@ -94,12 +93,25 @@ def reinforce(data: Path, out: Path, *, config: ReinforceConfig) -> ShardIndex:
         attribution=source.attribution,
         config={
             "digest": digest,
+            "data_digest": data_digest,
             "num_views": config.num_views,
             "teachers": [asdict(teacher.record) for teacher in teachers],
         },
     )
     write_index(out, index)
     return index
+
+
+def _finished(out: Path, *, digest: str, data_digest: str) -> ShardIndex:
+    """The index of a folder that an earlier run finished."""
+    done = read_index(out)
+    for name, value, what in (
+        ("digest", digest, "with another configuration or other teachers"),
+        ("data_digest", data_digest, "from other data"),
+    ):
+        if done.config.get(name) != value:
+            raise ValueError(f"{out} was reinforced {what}: choose another folder, or delete this one")
+    return done
 
 
 def _run(
@@ -126,7 +138,10 @@ def _run(
                 )
                 dropped += [Dropped(source=f"{split}/{path.name}: {key}", reason=lost[key]) for key in lost]
                 bar.set_postfix(skipped=len(dropped))
-                entries.append(entry)
+                entries += [entry] if entry else []
+            if not entries:
+                reason = f"; {dropped[-1].source}: {dropped[-1].reason}" if dropped else ""
+                raise ValueError(f"no sample of split {split!r} can be reinforced{reason}")
             splits[split] = tuple(entries)
     return splits, dropped
 
@@ -163,5 +178,20 @@ def _digest(config: ReinforceConfig, teachers: Sequence[Teacher]) -> str:
         "seed": config.seed,
         "splits": config.splits,
         "batch_size": config.batch_size,
+        "device": config.device,
     }
-    return hashlib.sha256(json.dumps(described, sort_keys=True).encode()).hexdigest()
+    return _hash(described)
+
+
+def _data_digest(source: ShardIndex, *, splits: Sequence[str]) -> str:
+    """Of the shards that are reinforced and of all that the output's index takes over from the input's."""
+    return _hash(
+        {
+            "shards": {split: [entry.sha256 for entry in source.splits[split]] for split in splits},
+            "index": [source.source, dict(source.licences), source.attribution],
+        }
+    )
+
+
+def _hash(value: object) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()

@@ -60,7 +60,7 @@ def reinforce_shard(
     teachers: Sequence[Teacher],
     request: ShardRequest,
     progress: Callable[[int], object] = lambda _: None,
-) -> tuple[ShardEntry, dict[str, str]]:
+) -> tuple[ShardEntry | None, dict[str, str]]:
     """Writes `out`: the samples of `shard` and their reinforcement.
 
     A sample enters whole or not at all. The same shard, teachers and request give the same bytes.
@@ -73,13 +73,16 @@ def reinforce_shard(
         progress: called with the number of samples done since the last call.
 
     Returns:
-        The output's entry, and the samples that could not be reinforced, key -> reason.
+        The output's entry, and the samples that could not be reinforced, key -> reason. The entry is None, and nothing
+        was written, when no sample could.
+
+    Raises:
+        ValueError: the shard is damaged, or a teacher's embeddings are not finite.
+        PublishError: `out` cannot be written.
     """
     seen = _embed_views(shard, teachers=teachers, request=request, progress=progress)
     if not seen.samples:
-        raise ValueError(
-            f"no sample of {shard} could be reinforced; the first: {next(iter(seen.dropped.values()))}"
-        )
+        return None, seen.dropped
     block = pack_reinforcement(
         config_digest=request.config_digest,
         input_sha256=sha256_file(shard),
@@ -88,7 +91,7 @@ def reinforce_shard(
         params_NAP=np.stack(seen.params),
         text_counts=[len(sample.texts()) for sample in seen.samples],
         teachers=[
-            (teacher.record, _embeddings(teacher, images, samples=seen.samples, request=request))
+            (teacher.record, _embeddings(teacher, images, samples=seen.samples, shard=shard, request=request))
             for teacher, images in zip(teachers, seen.images, strict=True)
         ],
         dropped=seen.dropped,
@@ -132,9 +135,9 @@ def _embed_views(
             seen.samples += [one.sample for one in drawn]
             seen.params += [np.stack([pack(view) for view in one.views]) for one in drawn]
             for teacher, images in zip(teachers if drawn else (), seen.images, strict=False):
-                images.append(
-                    teacher.encode_image(np.concatenate([one.pixels[teacher.image_px] for one in drawn]))
-                )
+                pixels_BHWC = np.concatenate([one.pixels[teacher.image_px] for one in drawn])
+                for start in range(0, len(pixels_BHWC), request.batch_size):  # fewer than a picture's views
+                    images.append(teacher.encode_image(pixels_BHWC[start : start + request.batch_size]))
             progress(len(chunk))
     return seen
 
@@ -155,13 +158,23 @@ def _draw_views(sample: Sample, *, sizes: Sequence[int], request: ShardRequest) 
 
 
 def _embeddings(
-    teacher: Teacher, images: Sequence[np.ndarray], *, samples: Sequence[Sample], request: ShardRequest
+    teacher: Teacher,
+    images: Sequence[np.ndarray],
+    *,
+    samples: Sequence[Sample],
+    shard: Path,
+    request: ShardRequest,
 ) -> Embeddings:
     texts = [text for sample in samples for text in sample.texts()]
     text_TD = np.concatenate(
         [teacher.encode_text(chunk) for chunk in _chunks(texts, size=request.batch_size)]
     )
     image_ND = np.concatenate(images)
+    if not (np.isfinite(image_ND).all() and np.isfinite(text_TD).all()):
+        raise ValueError(
+            f"teacher {teacher.record.name} gives embeddings that are not finite (first seen in {shard}): "
+            "its weights have diverged; train it again"
+        )
     return Embeddings(image_NAD=image_ND.reshape(len(samples), request.num_views, -1), text_TD=text_TD)
 
 

@@ -4,6 +4,8 @@
 
 from __future__ import annotations
 
+import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +16,8 @@ import torch
 
 from pocketclip.checkpoint import load
 from pocketclip.data.reinforcement import TeacherRecord
+
+_NAME = re.compile(r"[A-Za-z0-9_-]+")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,6 +33,14 @@ class TeacherSpec:
     name: str
     checkpoint: Path
     logit_scale: float | None = None
+
+    def __post_init__(self) -> None:
+        if not _NAME.fullmatch(self.name):
+            raise ValueError(f"teacher name {self.name!r} must be letters, digits, '-' or '_'")
+        if self.logit_scale is not None and not 0.0 < self.logit_scale < math.inf:
+            raise ValueError(
+                f"teacher {self.name}: logit_scale must be a positive number, got {self.logit_scale}"
+            )
 
 
 class Teacher(Protocol):
@@ -52,11 +64,20 @@ class CheckpointTeacher:
     Args:
         spec: which.
         device: where it runs.
+
+    Raises:
+        FileNotFoundError: no such checkpoint; the name of a variant, whose weights would be random, is none either.
+        ValueError: the checkpoint or the device cannot be used.
     """
 
     def __init__(self, spec: TeacherSpec, *, device: str = "cpu") -> None:
+        if not spec.checkpoint.is_file():
+            what = "is a folder, not a file" if spec.checkpoint.is_dir() else "does not exist"
+            raise FileNotFoundError(
+                f"teacher {spec.name}: {spec.checkpoint} {what}: give a checkpoint written by `pocketclip train`"
+            )
         loaded = load(spec.checkpoint)
-        model = loaded.folded().model.to(device).to(memory_format=torch.channels_last)
+        model = loaded.folded().to(device).model
         scale = float(model.logit_scale.exp()) if spec.logit_scale is None else spec.logit_scale
         self.record = TeacherRecord(
             name=spec.name, embed_dim=loaded.config.model.embed_dim, logit_scale=scale, digest=loaded.digest

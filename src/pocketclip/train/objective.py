@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -15,10 +16,14 @@ from pocketclip.data.preprocess import Preprocess
 from pocketclip.data.stream import Batch, StoredRows
 from pocketclip.losses import TeacherRows, clip_loss, distill_loss
 
+MAX_LOGIT_SCALE = 100.0
+
 
 @dataclass(frozen=True, kw_only=True)
 class ObjectiveConfig:
     """Weights of the terms of `(1 - lambda) CLIP + lambda KL`, on each kind of caption.
+
+    The losses of the two kinds of caption are averaged with their weights: only the ratio of these counts.
 
     Attributes:
         distill_weight: lambda, in [0, 1]; 0 is plain CLIP training, and needs no reinforced shards.
@@ -62,6 +67,7 @@ class Objective:
             model: a `Clip`: `model(image_BCHW, tokens_BL)` gives unit-norm embeddings and the logit scale.
             batch: from a stream.
         """
+        _bound_scale(model)
         # A permuted view of BHWC is channels-last already, the faster layout for convolutions.
         pixels_BCHW = torch.from_numpy(batch.pixels_BHWC).to(self.device).permute(0, 3, 1, 2)
         image_BCHW = (pixels_BCHW.float() / 255.0 - self._mean_C11) / self._std_C11
@@ -69,8 +75,7 @@ class Objective:
         tokens_L = torch.from_numpy(np.concatenate([tokens for _, tokens, _ in sources])).to(self.device)
         output = model(image_BCHW, tokens_L)
         texts = output.text_embed_BD.split(len(batch.keys))
-        # CLIP's bound: a sharper softmax is unstable (Radford et al., 2021, section 2.5).
-        logit_scale = output.logit_scale.clamp(max=100.0)
+        logit_scale = output.logit_scale
         terms: dict[str, Tensor] = {}
         total_weight = sum(weight for weight, _, _ in sources)
         loss = torch.zeros((), device=self.device)
@@ -115,3 +120,15 @@ class Objective:
             text_embed_BD=torch.from_numpy(text_BD).to(self.device),
             logit_scale=rows.logit_scale,
         )
+
+
+@torch.no_grad()
+def _bound_scale(model: nn.Module) -> None:
+    """CLIP's bound: a softmax sharper than 100 is unstable (Radford et al., 2021, section 2.5).
+
+    The parameter itself is bounded, before each step. A clamp of the output would have no gradient above the bound:
+    a scale that once went beyond could never come back.
+    """
+    log_scale = model.logit_scale
+    assert isinstance(log_scale, Tensor)
+    log_scale.clamp_(max=math.log(MAX_LOGIT_SCALE))
