@@ -393,7 +393,11 @@ class TestInterrupted:
         assert process.wait(60) == 130
         assert "Traceback" not in errors
         assert errors.rstrip().splitlines()[-1].startswith("error: interrupted")
-        assert sorted(path.name for path in out.iterdir()) == ["config.json", "metrics.jsonl", "state.safetensors"]
+        assert sorted(path.name for path in out.iterdir()) == [
+            "config.json",
+            "metrics.jsonl",
+            "state.safetensors",
+        ]
 
     def test_in_process(self, cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
         def interrupt(self: object) -> Outcome:

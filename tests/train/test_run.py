@@ -116,7 +116,9 @@ def test_killed_at_any_moment_it_ends_in_the_same_checkpoint(teachers, pack_shap
         env={**os.environ, "OMP_NUM_THREADS": "1"},
     )
     assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout) == [[-signal.SIGKILL] * len(MOMENTS[kind]) + [0] for kind in runs], done.stderr
+    assert json.loads(done.stdout) == [[-signal.SIGKILL] * len(MOMENTS[kind]) + [0] for kind in runs], (
+        done.stderr
+    )
     for kind, (data, run) in runs.items():
         killed, whole = tmp_path / "killed" / kind, tmp_path / "whole" / kind
         expected = train(run, data=data, out=whole, evaluate=score)

@@ -44,7 +44,9 @@ class LoopConfig:
 
     def __post_init__(self) -> None:
         if min(self.num_steps, self.log_every, self.save_every) < 1 or self.evaluate_every < 0:
-            raise ValueError("num_steps, log_every and save_every must be at least 1, evaluate_every at least 0")
+            raise ValueError(
+                "num_steps, log_every and save_every must be at least 1, evaluate_every at least 0"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
