@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import hypothesis
 import pytest
 from PIL import Image, ImageDraw
 
@@ -18,6 +19,10 @@ from pocketclip.data.sample import Sample
 from pocketclip.data.shard import write_shard
 from pocketclip.data.tokenize import Tokenizer, TokenizerConfig
 from pocketclip.runtime.manifest import Manifest, describe_file, write_manifest
+
+# A busy machine is no fault of the code.
+hypothesis.settings.register_profile("pocketclip", deadline=None)
+hypothesis.settings.load_profile("pocketclip")
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # test workers share the cores
 
