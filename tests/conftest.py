@@ -11,7 +11,6 @@ from pathlib import Path
 import hypothesis
 import numpy as np
 import pytest
-from hypothesis import settings
 from PIL import Image, ImageDraw
 
 from pocketclip.data.index import ShardIndex, write_index
@@ -26,8 +25,6 @@ hypothesis.settings.register_profile("pocketclip", deadline=None)
 hypothesis.settings.load_profile("pocketclip")
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # test workers share the cores
-settings.register_profile("pocketclip", deadline=None)  # a busy machine is no fault
-settings.load_profile("pocketclip")
 
 COLOURS = ("red", "green", "blue", "orange", "purple", "black", "teal", "brown")
 SHAPES = ("circle", "square", "triangle")
