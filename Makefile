@@ -33,7 +33,7 @@ SYNC = $(UV) sync --quiet --locked --inexact $(1)
 endif
 
 setup: | $(filter .uv/%,$(UV))
-	$(call SYNC,$(if $(CPU),--extra train --extra onnx --extra demo --extra parquet,--all-extras))
+	$(call SYNC,$(if $(CPU),--extra train --extra onnx --extra demo --extra parquet --extra ray --extra stores,--all-extras))
 
 demo: | $(filter .uv/%,$(UV))
 	$(call SYNC,--no-dev --extra train --extra onnx --extra demo)
