@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 
-from pocketclip.data.index import ShardIndex, write_index
+from pocketclip.data.index import ShardIndex, split_shards, write_index
 from pocketclip.data.preprocess import Preprocess
 from pocketclip.data.sample import Sample
-from pocketclip.data.shard import write_shard
+from pocketclip.data.shard import ShardReader, write_shard
 from pocketclip.data.tokenize import Tokenizer, TokenizerConfig
 from pocketclip.runtime.manifest import Manifest, describe_file, write_manifest
 
@@ -311,3 +311,33 @@ def reinforced(shapes: Path, teachers: dict[str, Path], tmp_path_factory: pytest
     specs = tuple(TeacherSpec(name=name, checkpoint=path) for name, path in teachers.items())
     reinforce(shapes, out, config=ReinforceConfig(teachers=specs, num_views=3, codec="fp32"))
     return out
+
+
+Encode = Callable[..., bytes]
+
+
+@pytest.fixture(scope="session")
+def encode() -> Encode:
+    """Encodes a small picture of one colour."""
+
+    def encode(kind: str = "PNG", *, colour: str = "red", size: int = 24, **options) -> bytes:
+        file = io.BytesIO()
+        Image.new("RGB", (size, size), colour).save(file, kind, **options)
+        return file.getvalue()
+
+    return encode
+
+
+@pytest.fixture(scope="session")
+def unpack() -> Callable[[Path, ShardIndex], dict[str, Sample]]:
+    """Every sample of a packed folder, by its main caption."""
+
+    def unpack(folder: Path, index: ShardIndex) -> dict[str, Sample]:
+        samples: list[Sample] = []
+        for split in index.splits:
+            for path in split_shards(folder, split):
+                with ShardReader(path) as shard:
+                    samples.extend(shard)
+        return {sample.captions[0]: sample for sample in samples}
+
+    return unpack

@@ -10,12 +10,13 @@ from pathlib import Path
 
 import pytest
 
+from pocketclip.data.foreign.candidate import Candidate, admit, unit_hash
 from pocketclip.data.index import Dropped, read_index, split_shards
 from pocketclip.data.picture import probe
 from pocketclip.data.publish import PublishError
 from pocketclip.data.shard import ShardReader
 from pocketclip.pack import PackConfig, pack
-from pocketclip.pack.write import Candidate, PackJob, admit, finished, unit_hash, write_folder
+from pocketclip.pack.write import PackJob, finished, write_folder
 
 
 def job(folder, **changes):

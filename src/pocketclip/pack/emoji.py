@@ -13,6 +13,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from pocketclip.data.foreign.candidate import Candidate, unit_hash
 from pocketclip.data.index import Dropped, ShardIndex
 from pocketclip.data.sample import JsonValue
 from pocketclip.pack.emoji_names import (
@@ -31,7 +32,7 @@ from pocketclip.pack.emoji_split import (
     choose_concepts,
     family_of,
 )
-from pocketclip.pack.write import Candidate, PackJob, bar_seconds, finished, unit_hash, write_folder
+from pocketclip.pack.write import PackJob, bar_seconds, finished, write_folder
 
 LICENCES = {"twemoji": "CC-BY-4.0", "openmoji": "CC-BY-SA-4.0"}
 ATTRIBUTION = (

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from pocketclip.data.foreign.candidate import unit_hash
 from pocketclip.pack.emoji_names import (
     FEMALE_SIGN,
     JOINER,
@@ -21,7 +22,6 @@ from pocketclip.pack.emoji_names import (
     format_codepoints,
     is_flag,
 )
-from pocketclip.pack.write import unit_hash
 
 SPLITS = ("train", "validation", "test-style", "test-composition", "test-unseen")
 

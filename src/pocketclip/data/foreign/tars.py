@@ -7,9 +7,8 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
-from pocketclip.data.index import Dropped
-from pocketclip.data.sample import JsonValue
-from pocketclip.pack.fields import (
+from pocketclip.data.foreign.candidate import Candidate
+from pocketclip.data.foreign.fields import (
     PICTURE_SUFFIXES,
     make_key,
     parse_captions,
@@ -17,7 +16,8 @@ from pocketclip.pack.fields import (
     parse_text,
     take_captions,
 )
-from pocketclip.pack.write import Candidate
+from pocketclip.data.index import Dropped
+from pocketclip.data.sample import JsonValue
 
 _BLOCK = 512
 

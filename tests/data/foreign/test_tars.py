@@ -9,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from pocketclip.data.foreign.candidate import Candidate
+from pocketclip.data.foreign.tars import read_tars
 from pocketclip.pack import PackConfig, pack
-from pocketclip.pack.tars import read_tars
-from pocketclip.pack.write import Candidate
 
 CONFIG = PackConfig(validation=0)
 

@@ -7,10 +7,10 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pocketclip.data.foreign.candidate import Candidate
+from pocketclip.data.foreign.fields import CAPTION_FIELDS, find_field, make_key, parse_captions, parse_text
 from pocketclip.data.index import Dropped
 from pocketclip.data.sample import JsonValue
-from pocketclip.pack.fields import CAPTION_FIELDS, find_field, make_key, parse_captions, parse_text
-from pocketclip.pack.write import Candidate
 
 if TYPE_CHECKING:
     import pyarrow as pa

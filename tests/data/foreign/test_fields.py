@@ -4,8 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pocketclip.data.sample import Sample
-from pocketclip.pack.fields import (
+from pocketclip.data.foreign.fields import (
     find_field,
     make_key,
     parse_captions,
@@ -13,6 +12,7 @@ from pocketclip.pack.fields import (
     parse_text,
     take_captions,
 )
+from pocketclip.data.sample import Sample
 
 
 @given(st.text())

@@ -8,9 +8,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePath
 
-from pocketclip.data.index import Dropped
-from pocketclip.data.sample import JsonValue
-from pocketclip.pack.fields import (
+from pocketclip.data.foreign.candidate import Candidate, unit_hash
+from pocketclip.data.foreign.fields import (
     CAPTION_FIELDS,
     PICTURE_FIELDS,
     PICTURE_SUFFIXES,
@@ -21,7 +20,8 @@ from pocketclip.pack.fields import (
     parse_text,
     take_captions,
 )
-from pocketclip.pack.write import Candidate, unit_hash
+from pocketclip.data.index import Dropped
+from pocketclip.data.sample import JsonValue
 
 
 @dataclass(kw_only=True)

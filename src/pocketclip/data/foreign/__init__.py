@@ -1,0 +1,1 @@
+"""Pictures, captions and shards that others made."""
