@@ -79,6 +79,21 @@ def test_all_that_does_not_fit_is_named_at_once():
     assert str(caught.value).count(";") == 2
 
 
+@pytest.mark.parametrize(
+    ("text", "saying"),
+    [
+        ({"kind": "lstm", "width": 8}, "expected a kind among 'transformer', 'hybrid', got 'lstm' at text"),
+        ({"width": 8}, "got None at text"),
+        ([1], r"expected a mapping with a kind \('transformer', 'hybrid'\), got \[1\] at text"),
+        ({"kind": "hybrid", "width": 8, "causal": True}, "unknown field causal at text"),
+    ],
+)
+def test_records_of_a_union_are_told_apart_by_their_kind(text, saying):
+    model = unstructure(VARIANTS["mobileclip_s0"].model)
+    with pytest.raises(ValueError, match=saying):
+        structure({**model, "text": text}, ClipConfig)
+
+
 @pytest.mark.parametrize("value", [None, 3, "text", [], [1]])
 def test_what_is_no_mapping_is_told(value):
     with pytest.raises(ValueError, match="Outer"):

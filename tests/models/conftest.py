@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from collections.abc import Callable, Mapping
 
 import pytest
 import torch
 from torch import Tensor, nn
+
+from pocketclip.models import FastViTConfig, Variant
 
 IMAGE_NAMES = (
     # convolutional blocks
@@ -150,6 +153,28 @@ def scramble() -> Callable[..., nn.Module]:
     Returns the model in eval mode.
     """
     return _scramble
+
+
+def _shallow(row: Variant) -> Variant:
+    image, text = row.model.image, row.model.text
+    if isinstance(image, FastViTConfig):
+        px = 64
+        image = dataclasses.replace(image, depths=(1,) * len(image.depths))
+    else:
+        px = 4 * image.patch_px
+        image = dataclasses.replace(image, layers=1, image_px=px)
+    text = dataclasses.replace(text, vocab_size=64, context_length=8, width=32, heads=2, layers=1)
+    model = dataclasses.replace(row.model, image=image, text=text)
+    return dataclasses.replace(row, model=model, image_px=px)
+
+
+@pytest.fixture
+def shallow() -> Callable[[Variant], Variant]:
+    """A variant's twin with one block a stage, small pictures and a narrow text tower of 64 words and 8 places.
+
+    Every kind of block of the variant is in it, at the image tower's full width.
+    """
+    return _shallow
 
 
 @pytest.fixture

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, get_args, get_origin
+from collections.abc import Mapping
+from dataclasses import is_dataclass
+from types import UnionType
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 import cattrs
 import cattrs.errors
@@ -61,7 +64,24 @@ def _choice(value: object, kind: Any) -> Any:  # noqa: ANN401
     return value
 
 
+def _is_tagged(kind: Any) -> bool:  # noqa: ANN401
+    """Whether `kind` is a union of records that a field `kind` of one word each tells apart."""
+    records = get_args(kind) if get_origin(kind) in (Union, UnionType) else ()
+    return bool(records) and all(is_dataclass(one) and "kind" in get_type_hints(one) for one in records)
+
+
+def _by_tag(value: object, kind: Any) -> Any:  # noqa: ANN401
+    records = {get_args(get_type_hints(one)["kind"])[0]: one for one in get_args(kind)}
+    if not isinstance(value, Mapping):
+        raise ValueError(f"expected a mapping with a kind ({', '.join(map(repr, records))}), got {value!r}")
+    tag = value.get("kind")
+    if tag not in records:
+        raise ValueError(f"expected a kind among {', '.join(map(repr, records))}, got {tag!r}")
+    return _converter.structure(value, records[tag])
+
+
 _converter = cattrs.Converter(forbid_extra_keys=True)
+_converter.register_structure_hook_func(_is_tagged, _by_tag)
 for _kind in (int, float, str, bool):
     _converter.register_structure_hook(_kind, _scalar)
 _converter.register_structure_hook_func(lambda kind: get_origin(kind) is Literal, _choice)

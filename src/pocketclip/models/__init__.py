@@ -5,6 +5,7 @@ from __future__ import annotations
 from pocketclip.models.clip import Clip, ClipConfig, ClipOutput
 from pocketclip.models.fastvit import FastViTConfig
 from pocketclip.models.fold import fold
+from pocketclip.models.hybrid_text import HybridTextConfig
 from pocketclip.models.text import TextConfig
 from pocketclip.models.variants import VARIANTS, Variant, variant
 from pocketclip.models.vit import ViTConfig
@@ -15,6 +16,7 @@ __all__ = [
     "ClipConfig",
     "ClipOutput",
     "FastViTConfig",
+    "HybridTextConfig",
     "TextConfig",
     "Variant",
     "ViTConfig",

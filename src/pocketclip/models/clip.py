@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from pocketclip.models.fastvit import FastViT, FastViTConfig
+from pocketclip.models.hybrid_text import HybridText, HybridTextConfig
 from pocketclip.models.projection import unit_norm
 from pocketclip.models.text import TextConfig, TextTransformer
 from pocketclip.models.vit import ViT, ViTConfig
@@ -33,7 +34,7 @@ class ClipConfig:
     """
 
     image: FastViTConfig | ViTConfig
-    text: TextConfig
+    text: TextConfig | HybridTextConfig
     embed_dim: int
 
 
@@ -58,7 +59,7 @@ class Clip(nn.Module):
         super().__init__()
         self.config = config
         self.image = _image_tower(config.image, embed_dim=config.embed_dim)
-        self.text = TextTransformer(config.text, embed_dim=config.embed_dim)
+        self.text = _text_tower(config.text, embed_dim=config.embed_dim)
         self.logit_scale = nn.Parameter(torch.tensor(math.log(1 / INITIAL_TEMPERATURE)))
 
     def encode_image(self, image_BCHW: Tensor, *, normalize: bool = False) -> Tensor:
@@ -100,3 +101,9 @@ def _image_tower(config: FastViTConfig | ViTConfig, *, embed_dim: int) -> FastVi
     if isinstance(config, FastViTConfig):
         return FastViT(config, embed_dim=embed_dim)
     return ViT(config, embed_dim=embed_dim)
+
+
+def _text_tower(config: TextConfig | HybridTextConfig, *, embed_dim: int) -> TextTransformer | HybridText:
+    if isinstance(config, HybridTextConfig):
+        return HybridText(config, embed_dim=embed_dim)
+    return TextTransformer(config, embed_dim=embed_dim)

@@ -5,7 +5,7 @@ their sum. Each is written here as a `Kernel` (weight, bias); kernels are padded
 and leave as an ordinary `nn.Conv2d` or `nn.Linear`. Sums are in float64, so that folding costs no precision.
 (MobileCLIP2, arXiv 2508.20691, section 3, from MobileOne, arXiv 2206.04040, and FastViT, arXiv 2303.14189.)
 
-Shape suffixes: O output channels, I input channels of one group, K kernel height = width.
+Shape suffixes: O output channels, I input channels of one group, H and W height and width of a kernel.
 """
 
 from __future__ import annotations
@@ -20,10 +20,13 @@ from torch import Tensor, nn
 ModuleT = TypeVar("ModuleT", bound=nn.Module)
 
 
-class Kernel(NamedTuple):
-    """A convolution as numbers: weight_OIKK float64 [O, I, K, K], bias_O float64 [O]."""
+Size = tuple[int, int]  # height and width of a kernel
 
-    weight_OIKK: Tensor
+
+class Kernel(NamedTuple):
+    """A convolution as numbers: weight_OIHW float64 [O, I, H, W], bias_O float64 [O]."""
+
+    weight_OIHW: Tensor
     bias_O: Tensor
 
 
@@ -91,40 +94,45 @@ def norm_affine(norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
 
 def conv_kernel(conv: nn.Conv2d) -> Kernel:
     """The kernel of a convolution; a missing bias is zero."""
-    weight_OIKK = precise(conv.weight)
-    bias_O = weight_OIKK.new_zeros(conv.out_channels) if conv.bias is None else precise(conv.bias)
-    return Kernel(weight_OIKK, bias_O)
+    weight_OIHW = precise(conv.weight)
+    bias_O = weight_OIHW.new_zeros(conv.out_channels) if conv.bias is None else precise(conv.bias)
+    return Kernel(weight_OIHW, bias_O)
 
 
-def identity_kernel(channels: int, *, groups: int, size: int, like: Tensor) -> Kernel:
-    """The kernel of size `size` (odd) that returns its input, on the device of `like`, float64."""
-    assert size % 2 == 1
+def identity_kernel(channels: int, *, groups: int, size: Size, like: Tensor) -> Kernel:
+    """The kernel of size `size` (odd sides) that returns its input, on the device of `like`, float64."""
+    height, width = size
+    assert height % 2 == 1
+    assert width % 2 == 1
     assert channels % groups == 0
     per_group = channels // groups
-    weight_OIKK = precise(like).new_zeros(channels, per_group, size, size)
+    weight_OIHW = precise(like).new_zeros(channels, per_group, height, width)
     out = torch.arange(channels, device=like.device)
-    weight_OIKK[out, out % per_group, size // 2, size // 2] = 1.0
-    return Kernel(weight_OIKK, weight_OIKK.new_zeros(channels))
+    weight_OIHW[out, out % per_group, height // 2, width // 2] = 1.0
+    return Kernel(weight_OIHW, weight_OIHW.new_zeros(channels))
 
 
-def pad_kernel(kernel: Kernel, size: int) -> Kernel:
-    """The same map as a kernel of the larger odd size `size`, zeros around it."""
-    margin, odd = divmod(size - kernel.weight_OIKK.shape[-1], 2)
-    assert margin >= 0
-    assert not odd
-    return Kernel(F.pad(kernel.weight_OIKK, [margin] * 4), kernel.bias_O)
+def pad_kernel(kernel: Kernel, size: Size) -> Kernel:
+    """The same map as a kernel of the larger size `size` (odd sides), zeros around it."""
+    margins: list[int] = []
+    for wanted, side in zip(reversed(size), reversed(kernel.weight_OIHW.shape[2:]), strict=True):
+        margin, odd = divmod(wanted - side, 2)
+        assert margin >= 0
+        assert not odd
+        margins += [margin, margin]
+    return Kernel(F.pad(kernel.weight_OIHW, margins), kernel.bias_O)
 
 
 def scale_kernel(kernel: Kernel, scale_O: Tensor) -> Kernel:
     """The map followed by a multiplication of each output channel with scale_O [O]."""
-    return Kernel(kernel.weight_OIKK * scale_O[:, None, None, None], kernel.bias_O * scale_O)
+    return Kernel(kernel.weight_OIHW * scale_O[:, None, None, None], kernel.bias_O * scale_O)
 
 
 def normed_kernel(kernel: Kernel, norm: nn.BatchNorm2d) -> Kernel:
     """The map followed by a BatchNorm with fixed statistics."""
     scale_O, shift_O = norm_affine(norm)
     scaled = scale_kernel(kernel, scale_O)
-    return Kernel(scaled.weight_OIKK, scaled.bias_O + shift_O)
+    return Kernel(scaled.weight_OIHW, scaled.bias_O + shift_O)
 
 
 def add_kernels(*kernels: Kernel) -> Kernel:
@@ -136,15 +144,16 @@ def add_kernels(*kernels: Kernel) -> Kernel:
 def conv_from(kernel: Kernel, *, stride: int, groups: int, like: Tensor) -> nn.Conv2d:
     """An ordinary `nn.Conv2d` with this kernel and 'same' zero padding, dtype and device of `like`.
 
-    An even kernel size (patchify convolutions) gets no padding.
+    An even side (patchify convolutions) gets no padding.
     """
-    out_channels, per_group, size, _ = kernel.weight_OIKK.shape
+    out_channels, per_group, height, width = kernel.weight_OIHW.shape
+    size = (height, width)
     conv = nn.Conv2d(
         per_group * groups,
         out_channels,
         size,
         stride=stride,
-        padding=size // 2 if size % 2 else 0,
+        padding=same_padding(size),
         groups=groups,
         bias=True,
         device=like.device,
@@ -152,9 +161,15 @@ def conv_from(kernel: Kernel, *, stride: int, groups: int, like: Tensor) -> nn.C
     )
     assert conv.bias is not None
     with torch.no_grad():
-        conv.weight.copy_(kernel.weight_OIKK)
+        conv.weight.copy_(kernel.weight_OIHW)
         conv.bias.copy_(kernel.bias_O)
     return conv.eval()
+
+
+def same_padding(size: Size) -> Size:
+    """Zeros on each side of a map that keep its size; none where the kernel's side is even (patchify)."""
+    height, width = size
+    return height // 2 if height % 2 else 0, width // 2 if width % 2 else 0
 
 
 def linear_from(weight_OI: Tensor, bias_O: Tensor, *, like: Tensor) -> nn.Linear:

@@ -19,7 +19,7 @@ class Projection(nn.Linear):
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002 - the name nn.Linear has
         """[B, C] of any floating dtype -> float32 [B, D]."""
         device = input.device.type
-        if torch.is_autocast_enabled(device):
+        if torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device):
             with torch.autocast(device, enabled=False):
                 return self._project(input)
         return self._project(input)

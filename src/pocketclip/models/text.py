@@ -67,23 +67,7 @@ class TextTransformer(nn.Module):
         )
         self.norm = nn.LayerNorm(width)
         self.head = Projection(width, embed_dim, bias=False)
-        self._init_weights()
-
-    def _init_weights(self) -> None:
-        width, layers = self.config.width, self.config.layers
-        nn.init.normal_(self.token.weight, std=0.02)
-        nn.init.normal_(self.position, std=0.01)
-        nn.init.normal_(self.head.weight, std=width**-0.5)
-        output_std = width**-0.5 * (2 * layers) ** -0.5
-        for module in self.blocks.modules():
-            if isinstance(module, SelfAttention):
-                nn.init.normal_(module.qkv.weight, std=width**-0.5)
-                nn.init.zeros_(module.qkv.bias)
-                nn.init.normal_(module.out.weight, std=output_std)
-                nn.init.zeros_(module.out.bias)
-            elif isinstance(module, FeedForward):
-                nn.init.normal_(module.up.weight, std=(2 * width) ** -0.5)
-                nn.init.normal_(module.down.weight, std=output_std)
+        init_text_weights(self, width=width, layers=config.layers)
 
     def forward(self, tokens_BL: Tensor) -> Tensor:
         """Token ids int64 [B, L], L at most context_length, one end-of-text id a row -> float32 [B, D].
@@ -94,13 +78,43 @@ class TextTransformer(nn.Module):
         Raises:
             ValueError: more tokens than context_length.
         """
-        length = tokens_BL.shape[1]
-        if length > self.config.context_length:
-            raise ValueError(
-                f"A text of {length} tokens is longer than this text tower's context_length "
-                f"{self.config.context_length}: tokenize with that context length."
-            )
+        length = check_length(tokens_BL, context_length=self.config.context_length)
         x_BLC = self.blocks(self.token(tokens_BL) + self.position[:length])
-        row_B = torch.arange(x_BLC.shape[0], device=x_BLC.device)
-        end_BC = x_BLC[row_B, tokens_BL.argmax(dim=-1)]
-        return self.head(self.norm(end_BC))
+        return self.head(self.norm(at_end_of_text(x_BLC, tokens_BL)))
+
+
+def init_text_weights(tower: nn.Module, *, width: int, layers: int) -> None:
+    """Starting values of embeddings, projection and transformer blocks, as CLIP's (arXiv 2103.00020, section 2.5)."""
+    for name, std in (("token.weight", 0.02), ("position", 0.01), ("head.weight", width**-0.5)):
+        nn.init.normal_(tower.get_parameter(name), std=std)
+    output_std = width**-0.5 * (2 * layers) ** -0.5
+    for module in tower.modules():
+        if isinstance(module, SelfAttention):
+            nn.init.normal_(module.qkv.weight, std=width**-0.5)
+            nn.init.zeros_(module.qkv.bias)
+            nn.init.normal_(module.out.weight, std=output_std)
+            nn.init.zeros_(module.out.bias)
+        elif isinstance(module, FeedForward):
+            nn.init.normal_(module.up.weight, std=(2 * width) ** -0.5)
+            nn.init.normal_(module.down.weight, std=output_std)
+
+
+def check_length(tokens_BL: Tensor, *, context_length: int) -> int:
+    """The number of tokens a row.
+
+    Raises:
+        ValueError: more tokens than context_length.
+    """
+    length = tokens_BL.shape[1]
+    if length > context_length:
+        raise ValueError(
+            f"A text of {length} tokens is longer than this text tower's context_length "
+            f"{context_length}: tokenize with that context length."
+        )
+    return length
+
+
+def at_end_of_text(x_BLC: Tensor, tokens_BL: Tensor) -> Tensor:
+    """The rows of x_BLC at each text's end-of-text id, the largest: [B, C]."""
+    row_B = torch.arange(x_BLC.shape[0], device=x_BLC.device)
+    return x_BLC[row_B, tokens_BL.argmax(dim=-1)]

@@ -13,11 +13,14 @@ from typing import Literal
 
 from pocketclip.models.clip import ClipConfig
 from pocketclip.models.fastvit import FastViTConfig
+from pocketclip.models.hybrid_text import HybridTextConfig
 from pocketclip.models.text import TextConfig
 from pocketclip.models.vit import ViTConfig
 
 RAW_MEAN = (0.0, 0.0, 0.0)
 RAW_STD = (1.0, 1.0, 1.0)
+CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
+CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 HALF_MEAN = (0.5, 0.5, 0.5)
 HALF_STD = (0.5, 0.5, 0.5)
 
@@ -44,21 +47,81 @@ class Variant:
 
 
 TEXT_BASE = TextConfig(width=512, heads=8, layers=12)
+TEXT_CAUSAL = TextConfig(width=512, heads=8, layers=12, causal=True)
+TEXT_LARGE = TextConfig(width=768, heads=12, layers=12)
+TEXT_HYBRID = HybridTextConfig(width=512, heads=8, layers=4)
 TEXT_TINY = TextConfig(vocab_size=8192, context_length=26, width=128, heads=4, layers=2)
 
+MCI0 = FastViTConfig(widths=(64, 128, 256, 512), depths=(2, 6, 10, 2))
+MCI1 = FastViTConfig(widths=(64, 128, 256, 512), depths=(4, 12, 20, 4))
+MCI2 = FastViTConfig(widths=(80, 160, 320, 640), depths=(4, 12, 24, 4))
+# The paper's four-stage rival of MCi3 with as many parameters. It does not print the figures; these are MCi2's with
+# widths times 1.8 and inner depths times 1.2, in multiples of 16 channels so that no kernel is slow by misalignment.
+MCI2_SCALED = FastViTConfig(widths=(144, 288, 576, 1152), depths=(4, 14, 29, 4))
+MCI3 = FastViTConfig(
+    widths=(96, 192, 384, 768, 1536),
+    depths=(2, 12, 24, 4, 2),
+    mlp_ratio=4.0,
+    attention_stages=2,
+    squeeze_stages=0,
+    norm="layer",
+    stem_scale_branch=False,
+)
+MCI4 = FastViTConfig(
+    widths=(128, 256, 512, 1024, 2048),
+    depths=(2, 12, 24, 4, 4),
+    mlp_ratio=4.0,
+    attention_stages=2,
+    squeeze_stages=0,
+    norm="layer",
+    stem_scale_branch=False,
+)
+VIT_B = ViTConfig(
+    image_px=224, patch_px=16, width=768, heads=12, layers=12, stem="conv", class_position=False
+)
+VIT_L = ViTConfig(image_px=224, patch_px=14, width=1024, heads=16, layers=24, pre_norm=True, norm_eps=1e-5)
+
+
+def _small(name: str, image: FastViTConfig, text: TextConfig | HybridTextConfig = TEXT_BASE) -> Variant:
+    model = ClipConfig(image=image, text=text, embed_dim=512)
+    return Variant(name=name, model=model, image_px=256, mean=RAW_MEAN, std=RAW_STD, interpolation="bilinear")
+
+
+def _base(name: str) -> Variant:
+    model = ClipConfig(image=VIT_B, text=TEXT_CAUSAL, embed_dim=512)
+    return Variant(name=name, model=model, image_px=224, mean=RAW_MEAN, std=RAW_STD, interpolation="bilinear")
+
+
+def _large(name: str, image: FastViTConfig) -> Variant:
+    model = ClipConfig(image=image, text=TEXT_LARGE, embed_dim=768)
+    return Variant(
+        name=name, model=model, image_px=256, mean=CLIP_MEAN, std=CLIP_STD, interpolation="bilinear"
+    )
+
+
+def _largest(name: str) -> Variant:
+    model = ClipConfig(image=VIT_L, text=TEXT_LARGE, embed_dim=768)
+    return Variant(
+        name=name, model=model, image_px=224, mean=CLIP_MEAN, std=CLIP_STD, interpolation="bicubic"
+    )
+
+
 _ROWS = (
-    Variant(
-        name="mobileclip2_s0",
-        model=ClipConfig(
-            image=FastViTConfig(widths=(64, 128, 256, 512), depths=(2, 6, 10, 2)),
-            text=TEXT_BASE,
-            embed_dim=512,
-        ),
-        image_px=256,
-        mean=RAW_MEAN,
-        std=RAW_STD,
-        interpolation="bilinear",
-    ),
+    _small("mobileclip_s0", MCI0, TEXT_HYBRID),
+    _small("mobileclip_s1", MCI1),
+    _small("mobileclip_s2", MCI2),
+    _base("mobileclip_b"),
+    _base("mobileclip_blt"),  # mobileclip_b, trained for longer
+    _large("mobileclip_s3", MCI3),
+    _large("mobileclip_s4", MCI4),
+    _largest("mobileclip_l_14"),
+    _small("mobileclip2_s0", MCI0),
+    _small("mobileclip2_s2", MCI2),
+    _base("mobileclip2_b"),
+    _large("mobileclip2_s3", MCI3),
+    _large("mobileclip2_s4", MCI4),
+    _largest("mobileclip2_l_14"),
+    _large("mci2_scaled", MCI2_SCALED),
     # The tiny ones: pictures of 48 px leave a last map of 3 x 3 places, and networks this shallow that train for a few
     # hundred steps need their branches open from the start (layer scale 1, not 1e-5).
     Variant(
@@ -108,15 +171,19 @@ _ROWS = (
 VARIANTS: Mapping[str, Variant] = MappingProxyType({row.name: row for row in _ROWS})
 
 
+_ALIASES = {"mobileclip_b(lt)": "mobileclip_blt", "mobileclip_b_lt": "mobileclip_blt"}
+
+
 def variant(name: str) -> Variant:
-    """The variant of that name; MobileCLIP2-S0 and mobileclip2_s0 are the same.
+    """The variant of that name; MobileCLIP2-S0 and mobileclip2_s0 are the same, and so for all.
 
     Raises:
         ValueError: unknown name; the message lists the closest known ones.
     """
     key = name.strip().lower().replace("-", "_")
+    key = _ALIASES.get(key, key)
     if key in VARIANTS:
         return VARIANTS[key]
-    close = difflib.get_close_matches(key, VARIANTS, n=3, cutoff=0.5)
+    close = difflib.get_close_matches(key, VARIANTS, n=4, cutoff=0.5)
     hint = f"did you mean {' or '.join(close)}?" if close else f"known are {', '.join(VARIANTS)}."
     raise ValueError(f"Unknown variant {name!r}: {hint}")

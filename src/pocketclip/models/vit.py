@@ -13,7 +13,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from pocketclip.models.fastvit import ConvNorm
+from pocketclip.models.convolution import ConvNorm
 from pocketclip.models.projection import Projection
 from pocketclip.models.residual import drop_path_rates
 from pocketclip.models.transformer import TransformerBlock
