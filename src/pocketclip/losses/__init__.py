@@ -2,7 +2,16 @@
 
 from __future__ import annotations
 
-from pocketclip.losses.contrastive import clip_loss
-from pocketclip.losses.distill import TeacherRows, distill_loss
+from pocketclip.losses.contrastive import clip_loss, siglip_loss
+from pocketclip.losses.distill import LossTerms, distill_loss, reinforced_loss
+from pocketclip.losses.rows import PairRows, TeacherRows
 
-__all__ = ["TeacherRows", "clip_loss", "distill_loss"]
+__all__ = [
+    "LossTerms",
+    "PairRows",
+    "TeacherRows",
+    "clip_loss",
+    "distill_loss",
+    "reinforced_loss",
+    "siglip_loss",
+]

@@ -1,53 +1,94 @@
-"""Distillation of a teacher ensemble's similarity matrices into a student's."""
-
-# Shape suffixes: B pairs in the batch, D dimensions of an embedding (each teacher has its own D).
+"""Distillation of a teacher ensemble's similarities into a student's, and the total loss of reinforced training."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from typing import NamedTuple
 
-import torch.nn.functional as F
 from torch import Tensor
 
+from pocketclip.losses.rows import PairRows, TeacherRows
+from pocketclip.losses.softmax import Direction, TeacherSide, directed_loss
 
-@dataclass(frozen=True, kw_only=True)
-class TeacherRows:
-    """One teacher's embeddings of a batch.
 
-    Attributes:
-        image_embed_BD: unit-norm embeddings of the very views that the student sees, [B, D].
-        text_embed_BD: unit-norm embeddings of the very captions, [B, D].
-        logit_scale: the teacher's own inverse temperature.
+class LossTerms(NamedTuple):
+    """Scalars in nats; only `loss` has a gradient, and a term that does not count is 0."""
+
+    loss: Tensor
+    clip: Tensor
+    distill: Tensor
+
+
+def reinforced_loss(
+    rows: PairRows,
+    *,
+    logit_scale: Tensor,
+    teachers: Mapping[str, TeacherRows],
+    distill_weight: float,
+    average_logits: bool = False,
+) -> LossTerms:
+    """(1 - lambda) CLIP + lambda KL, each the mean of image-to-text and text-to-image (arXiv 2508.20691, eq. 1-3).
+
+    Exact, and in memory that grows with the batch and not with its square: see `losses.softmax`.
+
+    Args:
+        rows: the student's embeddings.
+        logit_scale: scalar, the student's inverse temperature (not its logarithm).
+        teachers: by name; each keeps its own width and its own logit scale.
+        distill_weight: lambda, in [0, 1].
+        average_logits: distil the softmax of the teachers' mean logits instead of the mean of the divergences.
+
+    Returns:
+        The loss and its terms. Under data parallelism the mean over processes is the loss of the whole batch.
+
+    Raises:
+        ValueError: distillation without a teacher.
     """
+    if distill_weight > 0.0 and not teachers:
+        raise ValueError("the distillation loss needs at least one teacher: train on reinforced shards")
 
-    image_embed_BD: Tensor
-    text_embed_BD: Tensor
-    logit_scale: float
+    def half(*, from_images: bool) -> tuple[Tensor, Tensor, Tensor]:
+        def sides(pairs: PairRows) -> tuple[Tensor, Tensor]:
+            if from_images:
+                return pairs.image_embed_BD, pairs.texts()
+            return pairs.text_embed_BD, pairs.images()
+
+        direction = Direction(
+            teachers=[TeacherSide(*sides(t.pairs), logit_scale=t.logit_scale) for t in teachers.values()],
+            first_key=rows.first,
+            distill_weight=distill_weight,
+            average_logits=average_logits,
+        )
+        return directed_loss(*sides(rows), logit_scale=logit_scale, direction=direction)
+
+    forth, back = half(from_images=True), half(from_images=False)
+    return LossTerms(*((a + b) / 2 for a, b in zip(forth, back, strict=True)))
 
 
 def distill_loss(
-    image_embed_BD: Tensor, text_embed_BD: Tensor, *, logit_scale: Tensor, teachers: Mapping[str, TeacherRows]
+    rows: PairRows,
+    *,
+    logit_scale: Tensor,
+    teachers: Mapping[str, TeacherRows],
+    average_logits: bool = False,
 ) -> Tensor:
     """1/(2bK) sum over the K teachers of KL(teacher || student), image-to-text and text-to-image (eq. 2-3).
 
+    Its gradient is that of a cross-entropy against the teachers' mean softmax, the form the published code computes.
+
     Args:
-        image_embed_BD: the student's unit-norm image embeddings [B, D].
-        text_embed_BD: the student's unit-norm text embeddings [B, D].
+        rows: the student's embeddings.
         logit_scale: scalar, the student's inverse temperature.
         teachers: by name; each keeps its own width and its own logit scale.
+        average_logits: as in `reinforced_loss`.
 
     Returns:
         Scalar loss in nats, zero where the student's similarities equal every teacher's.
     """
-    if not teachers:
-        raise ValueError("the distillation loss needs at least one teacher: train on reinforced shards")
-    logits_BB = logit_scale * image_embed_BD @ text_embed_BD.T
-    image_to_text_BB, text_to_image_BB = F.log_softmax(logits_BB, dim=1), F.log_softmax(logits_BB.T, dim=1)
-    total = logits_BB.new_zeros(())
-    for rows in teachers.values():
-        target_BB = rows.logit_scale * rows.image_embed_BD @ rows.text_embed_BD.T
-        for student_BB, teacher_BB in ((image_to_text_BB, target_BB), (text_to_image_BB, target_BB.T)):
-            log_teacher_BB = F.log_softmax(teacher_BB, dim=1)
-            total = total + F.kl_div(student_BB, log_teacher_BB, reduction="batchmean", log_target=True)
-    return total / (2 * len(teachers))
+    return reinforced_loss(
+        rows,
+        logit_scale=logit_scale,
+        teachers=teachers,
+        distill_weight=1.0,
+        average_logits=average_logits,
+    ).loss

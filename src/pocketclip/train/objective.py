@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from pocketclip.data.preprocess import Preprocess
 from pocketclip.data.stream import Batch, StoredRows
-from pocketclip.losses import TeacherRows, clip_loss, distill_loss
+from pocketclip.losses import LossTerms, PairRows, TeacherRows, reinforced_loss
 
 MAX_LOGIT_SCALE = 100.0
 
@@ -80,10 +80,12 @@ class Objective:
         total_weight = sum(weight for weight, _, _ in sources)
         loss = torch.zeros((), device=self.device)
         for (weight, _, kind), text_BD in zip(sources, texts, strict=True):
-            for name, value in self._terms(output.image_embed_BD, text_BD, logit_scale, batch, kind).items():
-                share = self.config.distill_weight if name == "distill" else 1.0 - self.config.distill_weight
-                loss = loss + weight / total_weight * share * value
-                terms[f"{name}/{kind}"] = value
+            part = self._part(output.image_embed_BD, text_BD, logit_scale, batch, kind)
+            loss = loss + weight / total_weight * part.loss
+            if self.config.distill_weight < 1.0:
+                terms[f"clip/{kind}"] = part.clip
+            if self.config.distill_weight > 0.0:
+                terms[f"distill/{kind}"] = part.distill
         return {"loss": loss, **terms, "logit_scale": logit_scale}
 
     def _sources(self, batch: Batch) -> list[tuple[float, np.ndarray, str]]:
@@ -99,27 +101,24 @@ class Objective:
             sources.append((self.config.synthetic_weight, batch.synthetic_BL, "synthetic"))
         return sources
 
-    def _terms(
+    def _part(
         self, image_BD: Tensor, text_BD: Tensor, logit_scale: Tensor, batch: Batch, kind: str
-    ) -> dict[str, Tensor]:
-        terms: dict[str, Tensor] = {}
-        if self.config.distill_weight < 1.0:
-            terms["clip"] = clip_loss(image_BD, text_BD, logit_scale=logit_scale)
-        if self.config.distill_weight > 0.0:
-            if not batch.stored:
-                raise ValueError("distill_weight is set but no embeddings are read: set stream.replay")
-            teachers = {name: self._rows(rows, kind) for name, rows in batch.stored.items()}
-            terms["distill"] = distill_loss(image_BD, text_BD, logit_scale=logit_scale, teachers=teachers)
-        return terms
+    ) -> LossTerms:
+        weight = self.config.distill_weight
+        if weight > 0.0 and not batch.stored:
+            raise ValueError("distill_weight is set but no embeddings are read: set stream.replay")
+        teachers = {name: self._rows(rows, kind) for name, rows in batch.stored.items()} if weight else {}
+        rows = PairRows(image_embed_BD=image_BD, text_embed_BD=text_BD)
+        return reinforced_loss(rows, logit_scale=logit_scale, teachers=teachers, distill_weight=weight)
 
     def _rows(self, rows: StoredRows, kind: str) -> TeacherRows:
         text_BD = rows.synthetic_BD if kind == "synthetic" else rows.text_BD
         assert text_BD is not None
-        return TeacherRows(
+        pairs = PairRows(
             image_embed_BD=torch.from_numpy(rows.image_BD).to(self.device),
             text_embed_BD=torch.from_numpy(text_BD).to(self.device),
-            logit_scale=rows.logit_scale,
         )
+        return TeacherRows(pairs=pairs, logit_scale=rows.logit_scale)
 
 
 @torch.no_grad()
