@@ -308,7 +308,7 @@ def reinforced(shapes: Path, teachers: dict[str, Path], tmp_path_factory: pytest
     from pocketclip.reinforce import ReinforceConfig, TeacherSpec, reinforce
 
     out = tmp_path_factory.mktemp("reinforced") / "shapes"
-    specs = tuple(TeacherSpec(name=name, checkpoint=path) for name, path in teachers.items())
+    specs = tuple(TeacherSpec(name=name, source=str(path)) for name, path in teachers.items())
     reinforce(shapes, out, config=ReinforceConfig(teachers=specs, num_views=3, codec="fp32"))
     return out
 

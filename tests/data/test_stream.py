@@ -200,12 +200,12 @@ def test_a_batch_of_nothing_but_damage_is_an_error(tmp_path):
 
 @pytest.mark.parametrize("synthetic", [None, "rule"])
 def test_replayed_pixels_and_rows_are_those_of_the_stored_view_and_caption(stored, teachers, synthetic):
-    from pocketclip.reinforce import CheckpointTeacher, TeacherSpec
+    from pocketclip.reinforce import TeacherSpec, build_teacher
 
     readers = [ShardReader(path) for path in stored]
     place = {key: (reader, row) for reader in readers for row, key in enumerate(reader.keys)}
     models = {
-        name: CheckpointTeacher(TeacherSpec(name=name, checkpoint=path)) for name, path in teachers.items()
+        name: build_teacher(TeacherSpec(name=name, source=str(path))) for name, path in teachers.items()
     }
     assert len({model.image_px for model in models.values()}) == 2
     for batch in take(1, stored, replay=True, synthetic=synthetic, batch_size=10, seed=5):
@@ -299,7 +299,7 @@ def test_plain_shards_cannot_be_replayed(plain):
 def test_reinforcements_of_two_configurations_do_not_mix(shapes, stored, teachers, tmp_path):
     from pocketclip.reinforce import ReinforceConfig, TeacherSpec, reinforce
 
-    spec = TeacherSpec(name="vit", checkpoint=teachers["vit"])
+    spec = TeacherSpec(name="vit", source=str(teachers["vit"]))
     reinforce(shapes, tmp_path / "other", config=ReinforceConfig(teachers=(spec,), num_views=1))
     other = split_shards(tmp_path / "other", "train")
     with pytest.raises(

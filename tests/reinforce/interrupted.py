@@ -16,14 +16,15 @@ from pathlib import Path
 
 import torch
 
-from pocketclip.reinforce import CheckpointTeacher, ReinforceConfig, TeacherSpec, reinforce
+from pocketclip.reinforce import ReinforceConfig, TeacherSpec, reinforce
+from pocketclip.reinforce.towers import TowerTeacher
 
 
 def main() -> None:
     torch.set_num_threads(1)
     data, out, moments = Path(sys.argv[1]), Path(sys.argv[2]), json.loads(sys.argv[3])
     named = (text.split("=", 1) for text in sys.argv[4:])
-    teachers = tuple(TeacherSpec(name=name, checkpoint=Path(path)) for name, path in named)
+    teachers = tuple(TeacherSpec(name=name, source=path) for name, path in named)
     config = ReinforceConfig(teachers=teachers, num_views=2, batch_size=8, splits=("train", "validation"))
     ends = []
     for moment in [*moments, None]:
@@ -43,7 +44,7 @@ def run(config: ReinforceConfig, *, data: Path, out: Path, moment: tuple[str, in
         if what == kind and counts[what] == number:
             os.kill(os.getpid(), signal.SIGKILL)
 
-    flush, encode = os.fsync, CheckpointTeacher.encode_image
+    flush, encode = os.fsync, TowerTeacher.encode_image
 
     def fsync(descriptor: int) -> None:
         reached("flush")
@@ -54,7 +55,7 @@ def run(config: ReinforceConfig, *, data: Path, out: Path, moment: tuple[str, in
         return encode(self, pixels_BHWC)
 
     os.fsync = fsync
-    CheckpointTeacher.encode_image = encode_image
+    TowerTeacher.encode_image = encode_image
     code = 1
     try:
         reinforce(data, out, config=config)

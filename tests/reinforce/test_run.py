@@ -19,13 +19,14 @@ from pocketclip.data.index import ShardIndex, read_index, split_shards, write_in
 from pocketclip.data.publish import PublishError, sha256_file
 from pocketclip.data.reinforcement import BLOCK_NAME, Reinforcement
 from pocketclip.data.shard import ShardReader, write_shard
-from pocketclip.reinforce import CheckpointTeacher, ReinforceConfig, TeacherSpec, reinforce
+from pocketclip.reinforce import ReinforceConfig, TeacherSpec, build_teacher, reinforce
+from pocketclip.reinforce.towers import TowerTeacher
 
 torch.set_num_threads(1)
 
 
 def specs(teachers):
-    return tuple(TeacherSpec(name=name, checkpoint=path) for name, path in teachers.items())
+    return tuple(TeacherSpec(name=name, source=str(path)) for name, path in teachers.items())
 
 
 @pytest.fixture
@@ -125,7 +126,7 @@ def test_killed_at_any_moment_it_ends_in_the_same_bytes(data, teachers, config, 
 def test_a_finished_folder_is_left_alone(data, config, tmp_path, monkeypatch):
     index = reinforce(data, tmp_path / "out", config=config)
     before = times(tmp_path)
-    monkeypatch.setattr(CheckpointTeacher, "encode_image", None)
+    monkeypatch.setattr(TowerTeacher, "encode_image", None)
     assert reinforce(data, tmp_path / "out", config=config) == index
     assert times(tmp_path) == before
 
@@ -138,9 +139,9 @@ def test_an_interruption_keeps_finished_shards_and_their_drops(data, config, tmp
     (out / "train" / "000001.tar").unlink()
     kept = (out / "train" / "000000.tar").stat().st_mtime_ns
     calls = []
-    real = CheckpointTeacher.encode_image
+    real = TowerTeacher.encode_image
     monkeypatch.setattr(
-        CheckpointTeacher,
+        TowerTeacher,
         "encode_image",
         lambda self, pixels: calls.append(len(pixels)) or real(self, pixels),
     )
@@ -216,7 +217,7 @@ def test_a_split_of_nothing_but_damage_is_an_error(config, tmp_path):
 
 
 def test_teachers_bring_their_own_scale_unless_another_is_given(data, config, teachers, tmp_path):
-    learned = CheckpointTeacher(specs(teachers)[0]).record
+    learned = build_teacher(specs(teachers)[0]).record
     assert learned.logit_scale == pytest.approx(1 / 0.07, rel=1e-5)
     given = replace(config.teachers[0], logit_scale=55.0)
     index = reinforce(data, tmp_path / "out", config=replace(config, teachers=(given,)))
@@ -228,13 +229,13 @@ def test_teachers_bring_their_own_scale_unless_another_is_given(data, config, te
 
 
 def test_missing_teachers_are_told(data, config, tmp_path):
-    gone = TeacherSpec(name="gone", checkpoint=tmp_path / "gone.safetensors")
+    gone = TeacherSpec(name="gone", source=str(tmp_path / "gone.safetensors"))
     with pytest.raises(
-        FileNotFoundError, match=r"teacher gone: .*gone\.safetensors does not exist: give a checkpoint"
+        FileNotFoundError, match=r"teacher gone: .*gone\.safetensors does not exist: give a checkpoint FILE"
     ):
         reinforce(data, tmp_path / "out", config=replace(config, teachers=(gone,)))
     # A variant's name would be a teacher with random weights.
-    named = TeacherSpec(name="named", checkpoint=Path("pocketclip_tiny"))
+    named = TeacherSpec(name="named", source="pocketclip_tiny")
     with pytest.raises(FileNotFoundError, match="teacher named: pocketclip_tiny does not exist"):
         reinforce(data, tmp_path / "out", config=replace(config, teachers=(named,)))
     assert not (tmp_path / "out").exists()
@@ -248,7 +249,7 @@ def test_missing_data_and_splits_are_told(data, config, tmp_path):
 
 
 def test_a_device_that_is_not_there_is_told(data, config, tmp_path):
-    with pytest.raises(ValueError, match="cannot be moved to device 'tpu9'"):
+    with pytest.raises(ValueError, match="cannot run on device 'tpu9'"):
         reinforce(data, tmp_path / "out", config=replace(config, device="tpu9"))
 
 
@@ -278,7 +279,7 @@ def test_an_unwritable_folder_is_told(data, config, tmp_path):
     ],
 )
 def test_settings_that_make_no_sense_are_refused(fields, message):
-    teacher = TeacherSpec(name="t", checkpoint=Path("t.safetensors"))
+    teacher = TeacherSpec(name="t", source="t.safetensors")
     with pytest.raises(ValueError, match=message):
         ReinforceConfig(**{"teachers": (teacher,), **fields})
 
@@ -288,10 +289,10 @@ def test_settings_that_make_no_sense_are_refused(fields, message):
 )
 def test_teachers_that_make_no_sense_are_refused(fields):
     with pytest.raises(ValueError, match="teacher"):
-        TeacherSpec(**{"name": "t", "checkpoint": Path("t.safetensors"), **fields})
+        TeacherSpec(**{"name": "t", "source": "t.safetensors", **fields})
 
 
 def test_two_teachers_of_one_name_are_refused():
-    teacher = TeacherSpec(name="t", checkpoint=Path("t.safetensors"))
+    teacher = TeacherSpec(name="t", source="t.safetensors")
     with pytest.raises(ValueError, match="of different names"):
         ReinforceConfig(teachers=(teacher, teacher))

@@ -116,9 +116,9 @@ def test_every_row_is_its_own_samples_whatever_is_dropped_and_however_it_is_batc
 
 @pytest.mark.parametrize("batch_size", [4, 7, 256])
 def test_real_teachers_rows_are_those_of_the_sample_alone(tmp_path, teachers, batch_size):
-    from pocketclip.reinforce import CheckpointTeacher, TeacherSpec
+    from pocketclip.reinforce import TeacherSpec, build_teacher
 
-    models = [CheckpointTeacher(TeacherSpec(name=name, checkpoint=path)) for name, path in teachers.items()]
+    models = [build_teacher(TeacherSpec(name=name, source=str(path))) for name, path in teachers.items()]
     samples = samples_with_damage(12, {0, 5, 6})
     path, _, dropped = reinforced(tmp_path, samples, teachers=models, batch_size=batch_size)
     assert len(check_rows(path, samples, teachers=models, atol=3e-6)) == 9

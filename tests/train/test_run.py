@@ -93,7 +93,7 @@ MOMENTS = {
 @pytest.mark.slow
 def test_killed_at_any_moment_it_ends_in_the_same_checkpoint(teachers, pack_shapes, tmp_path):
     data = pack_shapes(tmp_path / "data", train=12)
-    specs = tuple(TeacherSpec(name=name, checkpoint=path) for name, path in teachers.items())
+    specs = tuple(TeacherSpec(name=name, source=str(path)) for name, path in teachers.items())
     reinforce(data, tmp_path / "reinforced", config=ReinforceConfig(teachers=specs, num_views=2))
     runs = {
         "plain": (data, config(stream=SMALL, loop={"evaluate_every": 1, "average_decay": 0.8})),

@@ -432,9 +432,9 @@ def _teacher(text: str) -> TeacherSpec:
     name, path = _named(text)
     before, separator, scale = str(path).rpartition("@")
     if not separator:
-        return TeacherSpec(name=name, checkpoint=path)
+        return TeacherSpec(name=name, source=str(path))
     try:
-        return TeacherSpec(name=name, checkpoint=Path(before), logit_scale=float(scale))
+        return TeacherSpec(name=name, source=before, logit_scale=float(scale))
     except ValueError:
         raise UsageError(
             f"--teacher {text}: the logit scale after @ must be a number, got {scale!r}"

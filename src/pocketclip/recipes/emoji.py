@@ -79,7 +79,7 @@ def student_reinforced(*, seed: int = 0) -> TrainConfig:
 
 def reinforcement(teachers: dict[str, Path]) -> ReinforceConfig:
     """Two teachers, eight views of each picture."""
-    specs = tuple(TeacherSpec(name=name, checkpoint=path) for name, path in sorted(teachers.items()))
+    specs = tuple(TeacherSpec(name=name, source=str(path)) for name, path in sorted(teachers.items()))
     return ReinforceConfig(teachers=specs, num_views=8, augment=VIEWS)
 
 

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+from pocketclip.reinforce.captioner import Captioner, CaptionerSpec, build_captioner
 from pocketclip.reinforce.run import ReinforceConfig, reinforce
 from pocketclip.reinforce.shard import ShardRequest, reinforce_shard
-from pocketclip.reinforce.teacher import CheckpointTeacher, Teacher, TeacherSpec
+from pocketclip.reinforce.teacher import EncodeError, Precision, Teacher, TeacherSpec, build_teacher
 
 __all__ = [
-    "CheckpointTeacher",
+    "Captioner",
+    "CaptionerSpec",
+    "EncodeError",
+    "Precision",
     "ReinforceConfig",
     "ShardRequest",
     "Teacher",
     "TeacherSpec",
+    "build_captioner",
+    "build_teacher",
     "reinforce",
     "reinforce_shard",
 ]

@@ -18,7 +18,7 @@ from pocketclip.data.publish import sha256_file
 from pocketclip.data.reinforcement import BLOCK_NAME, VERSION, Reinforcement
 from pocketclip.data.shard import ShardEntry, ShardReader
 from pocketclip.reinforce.shard import ShardRequest, reinforce_shard
-from pocketclip.reinforce.teacher import CheckpointTeacher, Teacher, TeacherSpec
+from pocketclip.reinforce.teacher import Teacher, TeacherSpec, build_teacher
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,7 +71,7 @@ def reinforce(data: Path, out: Path, *, config: ReinforceConfig) -> ShardIndex:
     """
     source = read_index(data)
     shards = {split: split_shards(data, split) for split in config.splits}
-    teachers = [CheckpointTeacher(spec, device=config.device) for spec in config.teachers]
+    teachers = [build_teacher(spec, device=config.device) for spec in config.teachers]
     digest, data_digest = _digest(config, teachers), _data_digest(source, splits=config.splits)
     if (out / INDEX_FILE).is_file():
         return _finished(out, digest=digest, data_digest=data_digest)
