@@ -27,12 +27,13 @@ Cli = Callable[
     ..., Any
 ]  # the fixtures `cli` and `run_python`; they give a record with code, out, err, sentence()
 
-VERBS = ("pack", "reinforce", "train", "evaluate", "export", "index", "search", "demo")
+VERBS = ("pack", "reinforce", "train", "evaluate", "export", "index", "search", "describe", "demo")
 TORCH_VERBS = {
     "reinforce": ("data", "out", "--teacher", "a=a.safetensors"),
     "train": ("--list",),
     "evaluate": ("a.safetensors", "--data", "data"),
     "export": ("a.safetensors", "out"),
+    "describe": ("mobileclip2_s0",),
     "demo": ("out",),
 }
 PYPROJECT = Path(__file__).parents[1] / "pyproject.toml"

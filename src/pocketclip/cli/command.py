@@ -16,6 +16,7 @@ from typing import Annotated, cast
 import tyro
 from tyro.conf import subcommand
 
+from pocketclip.cli.describe import Describe
 from pocketclip.cli.extras import require
 from pocketclip.cli.terminal import drop_output, flush_output, readable_streams, say, sentence
 from pocketclip.cli.verbs import (
@@ -40,6 +41,7 @@ _VERBS: Mapping[str, type] = {
     "export": Export,
     "index": Index,
     "search": Search,
+    "describe": Describe,
     "demo": Demo,
 }
 _STYLE = (tyro.conf.DisallowNone, tyro.conf.FlagCreatePairsOff, tyro.conf.PositionalMetavarFromFieldName)
