@@ -4,8 +4,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
 from typing import Literal, get_args
 
 import numpy as np
@@ -74,3 +74,21 @@ def measure(rows_ND: np.ndarray, *, codec: Codec) -> CodecError:
     norms_N = np.linalg.norm(rows_ND, axis=1) * np.linalg.norm(decoded_ND, axis=1)
     cosine_N = (rows_ND * decoded_ND).sum(axis=1) / norms_N
     return CodecError(cosine_mean=float(cosine_N.mean()), cosine_min=float(cosine_N.min()))
+
+
+def pool(errors: Sequence[tuple[CodecError, int]]) -> CodecError:
+    """The error of several sets of rows together: worst where a name ends in `_min` or `_max`, else the mean.
+
+    Args:
+        errors: of each set, with its number of rows; one or more sets.
+    """
+    num_rows = sum(num for _, num in errors)
+    pooled: dict[str, float] = {}
+    for field in fields(CodecError):
+        values = [(getattr(error, field.name), num) for error, num in errors]
+        if field.name.endswith(("_min", "_max")):
+            worst = min if field.name.endswith("_min") else max
+            pooled[field.name] = worst(value for value, _ in values)
+        else:
+            pooled[field.name] = sum(value * num for value, num in values) / num_rows
+    return CodecError(**pooled)

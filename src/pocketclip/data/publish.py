@@ -37,19 +37,19 @@ def publish_file(path: Path) -> Generator[BinaryIO, None, None]:
     """
     path = Path(path)
     partial = path.with_name(f".{path.name}.partial")
-    with _cannot_write(path):
+    with cannot_write(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         if path.is_dir():
             raise IsADirectoryError(errno.EISDIR, "a folder has that name", str(path))
         file = partial.open("wb")
     try:
-        with _disk_full(path, partial), file:
+        with disk_full(path, partial), file:
             yield file
             file.flush()
-            _flush_to_disk(file.fileno())
-        with _cannot_write(path):
+            flush_to_disk(file.fileno())
+        with cannot_write(path):
             partial.replace(path)
-            _flush_folder(path.parent)
+            flush_folder(path.parent)
     except BaseException:
         partial.unlink(missing_ok=True)
         raise
@@ -74,7 +74,7 @@ def publish_folder(path: Path, *, marker: str | None = None) -> Generator[Path, 
     path = Path(path)
     partial = path.with_name(f".{path.name}.partial")
     old = path.with_name(f".{path.name}.old")
-    with _cannot_write(path):
+    with cannot_write(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         if path.exists() and not path.is_dir():
             raise NotADirectoryError(errno.ENOTDIR, "a file has that name", str(path))
@@ -89,17 +89,17 @@ def publish_folder(path: Path, *, marker: str | None = None) -> Generator[Path, 
         raise FileExistsError(
             f"{path} is a folder with other files in it (no {marker}): choose another output folder"
         )
-    with _cannot_write(path):
+    with cannot_write(path):
         partial.mkdir()
     try:
-        with _disk_full(path, partial):
+        with disk_full(path, partial):
             yield partial
             _flush_tree(partial)
-        with _cannot_write(path):
+        with cannot_write(path):
             if path.exists():
                 path.replace(old)
             partial.replace(path)
-            _flush_folder(path.parent)
+            flush_folder(path.parent)
             shutil.rmtree(old, ignore_errors=True)
     except BaseException:
         shutil.rmtree(partial, ignore_errors=True)
@@ -115,7 +115,8 @@ def sha256_file(path: Path) -> str:
 
 
 @contextmanager
-def _cannot_write(path: Path) -> Generator[None, None, None]:
+def cannot_write(path: Path) -> Generator[None, None, None]:
+    """Turns any error of writing `path` into a `PublishError` that names it and the remedy."""
     try:
         yield
     except OSError as error:
@@ -128,8 +129,11 @@ def _cannot_write(path: Path) -> Generator[None, None, None]:
 
 
 @contextmanager
-def _disk_full(path: Path, partial: Path) -> Generator[None, None, None]:
-    # Only a full disk is ours to explain here: the caller may be reading other files in its body.
+def disk_full(path: Path, partial: Path) -> Generator[None, None, None]:
+    """Turns the error of a full disk, and no other, into a `PublishError` about `path`; `partial` tells its size.
+
+    Only a full disk is ours to explain here: the caller may be reading other files in its body.
+    """
     try:
         yield
     except OSError as error:
@@ -162,21 +166,23 @@ def _flush_tree(folder: Path) -> None:
     for path in sorted(folder.rglob("*")):
         if path.is_file():
             with path.open("rb") as file:
-                _flush_to_disk(file.fileno())
+                flush_to_disk(file.fileno())
         elif path.is_dir():
-            _flush_folder(path)
-    _flush_folder(folder)
+            flush_folder(path)
+    flush_folder(folder)
 
 
-def _flush_folder(folder: Path) -> None:
+def flush_folder(folder: Path) -> None:
+    """Makes sure that the names in a folder outlive a power cut."""
     number = os.open(folder, os.O_RDONLY)
     try:
-        _flush_to_disk(number)
+        flush_to_disk(number)
     finally:
         os.close(number)
 
 
-def _flush_to_disk(number: int) -> None:
+def flush_to_disk(number: int) -> None:
+    """Makes sure that the bytes of an open file outlive a power cut, where the file system can."""
     try:
         os.fsync(number)
     except OSError as error:

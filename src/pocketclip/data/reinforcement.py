@@ -19,18 +19,26 @@ name, width, logit scale and digest.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
+from itertools import chain
+from pathlib import Path
+from tempfile import SpooledTemporaryFile
+from types import TracebackType
+from typing import IO
 
 import numpy as np
 
 from pocketclip.data.augment import AugmentSpec
-from pocketclip.data.codec import CODECS, Codec, CodecError, decode, encode, measure
+from pocketclip.data.codec import CODECS, Codec, CodecError, decode, encode, measure, pool
 
 BLOCK_NAME = "reinforcement"
 FORMAT = "pocketclip-reinforcement"
 VERSION = 1
 
+_IN_MEMORY = 16 << 20  # bytes of a table that is being made, before it moves to a file
+_CHUNK = 1 << 20
 _TO_SAFETENSORS = {"float32": "F32", "uint16": "BF16", "int8": "I8", "int32": "I32", "int64": "I64"}
 _FROM_SAFETENSORS = {"F32": "<f4", "BF16": "<u2", "I8": "<i1", "I32": "<i4", "I64": "<i8"}
 
@@ -111,55 +119,162 @@ def pack_reinforcement(
         teachers: each with its embeddings.
         dropped: samples of the input that are not in the output, key -> reason.
     """
-    offsets = np.concatenate([[0], np.cumsum(text_counts)]).astype(np.int64)
-    tables: dict[str, np.ndarray] = {"augment_params": params_NAP.astype(np.int32), "text_offsets": offsets}
-    errors: dict[str, CodecError] = {}
-    for record, embeddings in teachers:
-        num_samples, num_views, width = embeddings.image_NAD.shape
-        assert embeddings.text_TD.shape == (offsets[-1], width)
-        assert params_NAP.shape[:2] == (num_samples, num_views)
-        rows = {"image": embeddings.image_NAD.reshape(-1, width), "text": embeddings.text_TD}
-        for kind, rows_ND in rows.items():
-            table = f"{kind}/{record.name}"
-            errors[table] = measure(rows_ND, codec=codec)
-            for part, array in encode(rows_ND, codec=codec).items():
-                tables[f"{table}/{part}"] = array
-    header = {
-        "format": FORMAT,
-        "version": str(VERSION),
-        "config_digest": config_digest,
-        "input_sha256": input_sha256,
-        "augment": _dump(asdict(augment)),
-        "codec": codec,
-        "teachers": _dump([asdict(record) for record, _ in teachers]),
-        "errors": _dump({table: asdict(error) for table, error in errors.items()}),
-        "dropped": _dump(dict(dropped)),
-    }
-    return _serialize(tables, header)
+    with ReinforcementWriter(
+        augment=augment, codec=codec, teachers=[record for record, _ in teachers]
+    ) as writer:
+        writer.add(params_NAP, text_counts, [embeddings for _, embeddings in teachers])
+        block = writer.finish(config_digest=config_digest, input_sha256=input_sha256, dropped=dropped)
+        return b"".join(block.chunks)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Block:
+    """A block's bytes before they are read.
+
+    Attributes:
+        num_bytes: of all of them.
+        chunks: the bytes in order; to be read once, while the writer is open.
+    """
+
+    num_bytes: int
+    chunks: Iterator[bytes]
+
+
+class ReinforcementWriter:
+    """Makes a block of groups of samples, one after the other.
+
+    Only the group at hand is in memory: encoded rows wait in temporary files. A codec encodes a sample by itself, so
+    the tables do not depend on the groups; the measured errors are means over them.
+
+    Args:
+        augment: what the views were drawn from.
+        codec: how to store embeddings.
+        teachers: in the order of the configuration.
+        folder: for the temporary files; None takes the system's.
+    """
+
+    def __init__(
+        self,
+        *,
+        augment: AugmentSpec,
+        codec: Codec,
+        teachers: Sequence[TeacherRecord],
+        folder: Path | None = None,
+    ) -> None:
+        self._augment = augment
+        self._codec = codec
+        self._teachers = tuple(teachers)
+        self._folder = folder
+        self._files = ExitStack()
+        self._tables: dict[str, _Table] = {}
+        self._text_counts: list[int] = []
+        self._errors: dict[str, list[tuple[CodecError, int]]] = {}
+
+    def __enter__(self) -> ReinforcementWriter:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._files.close()
+
+    def add(
+        self, params_NAP: np.ndarray, text_counts: Sequence[int], embeddings: Sequence[Embeddings]
+    ) -> None:
+        """Appends samples.
+
+        Args:
+            params_NAP: int32 packed views.
+            text_counts: captions of each sample.
+            embeddings: of each teacher.
+        """
+        self._append("augment_params", params_NAP.astype(np.int32))
+        self._text_counts += text_counts
+        for record, rows in zip(self._teachers, embeddings, strict=True):
+            num_samples, num_views, width = rows.image_NAD.shape
+            assert rows.text_TD.shape == (sum(text_counts), width)
+            assert params_NAP.shape[:2] == (num_samples, num_views)
+            by_kind = {"image": rows.image_NAD.reshape(-1, width), "text": rows.text_TD}
+            for kind, rows_ND in by_kind.items():
+                table = f"{kind}/{record.name}"
+                error = measure(rows_ND, codec=self._codec)
+                self._errors.setdefault(table, []).append((error, len(rows_ND)))
+                for part, array in encode(rows_ND, codec=self._codec).items():
+                    self._append(f"{table}/{part}", array)
+
+    def errors(self) -> dict[str, CodecError]:
+        """What the codec cost so far, by table."""
+        return {table: pool(errors) for table, errors in self._errors.items()}
+
+    def finish(self, *, config_digest: str, input_sha256: str, dropped: Mapping[str, str]) -> Block:
+        """The block of all samples that were added, the same bytes for the same values."""
+        self._append("text_offsets", np.concatenate([[0], np.cumsum(self._text_counts)]).astype(np.int64))
+        header = {
+            "format": FORMAT,
+            "version": str(VERSION),
+            "config_digest": config_digest,
+            "input_sha256": input_sha256,
+            "augment": _dump(asdict(self._augment)),
+            "codec": self._codec,
+            "teachers": _dump([asdict(record) for record in self._teachers]),
+            "errors": _dump({table: asdict(error) for table, error in self.errors().items()}),
+            "dropped": _dump(dict(dropped)),
+        }
+        return _serialize(self._tables, header)
+
+    def _append(self, name: str, array: np.ndarray) -> None:
+        if name not in self._tables:
+            spool = SpooledTemporaryFile(_IN_MEMORY, dir=self._folder and str(self._folder))  # noqa: SIM115
+            file = self._files.enter_context(spool)
+            self._tables[name] = _Table(file=file, dtype=array.dtype, row_shape=array.shape[1:])
+        self._tables[name].append(array)
+
+
+@dataclass(kw_only=True)
+class _Table:
+    """Rows on their way into a block."""
+
+    file: IO[bytes]
+    dtype: np.dtype
+    row_shape: tuple[int, ...]
+    num_rows: int = 0
+    num_bytes: int = 0
+
+    def append(self, array: np.ndarray) -> None:
+        assert (array.dtype, array.shape[1:]) == (self.dtype, self.row_shape)
+        self.file.write(np.ascontiguousarray(array).data)
+        self.num_rows += len(array)
+        self.num_bytes += array.nbytes
+
+    def chunks(self) -> Iterator[bytes]:
+        self.file.seek(0)
+        while chunk := self.file.read(_CHUNK):
+            yield chunk
 
 
 def _dump(value: object) -> str:
     return json.dumps(value, sort_keys=True, separators=(",", ":"))
 
 
-def _serialize(tables: Mapping[str, np.ndarray], header: Mapping[str, str]) -> bytes:
+def _serialize(tables: Mapping[str, _Table], header: Mapping[str, str]) -> Block:
     """A safetensors file with sorted header and tables: the library keeps metadata in a hash map's changing order."""
     layout: dict[str, object] = {"__metadata__": dict(sorted(header.items()))}
     offset = 0
     # Wide types first keeps every table aligned to its item size.
-    order = sorted(tables, key=lambda name: (-tables[name].itemsize, name))
+    order = sorted(tables, key=lambda name: (-tables[name].dtype.itemsize, name))
     for name in order:
-        array = tables[name]
+        table = tables[name]
         layout[name] = {
-            "dtype": _TO_SAFETENSORS[array.dtype.name],
-            "shape": list(array.shape),
-            "data_offsets": [offset, offset + array.nbytes],
+            "dtype": _TO_SAFETENSORS[table.dtype.name],
+            "shape": [table.num_rows, *table.row_shape],
+            "data_offsets": [offset, offset + table.num_bytes],
         }
-        offset += array.nbytes
+        offset += table.num_bytes
     text = json.dumps(layout, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)
-    body = b"".join(np.ascontiguousarray(tables[name]).tobytes() for name in order)
-    return len(text).to_bytes(8, "little") + text + body
+    head = len(text).to_bytes(8, "little") + text
+    chunks = chain([head], chain.from_iterable(tables[name].chunks() for name in order))
+    return Block(num_bytes=len(head) + offset, chunks=chunks)
 
 
 class Reinforcement:

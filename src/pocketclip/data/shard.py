@@ -17,7 +17,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import BinaryIO, NamedTuple
+from typing import IO, NamedTuple
 
 from pocketclip.data.publish import publish_file
 from pocketclip.data.sample import IMAGE_EXTENSIONS, JsonValue, Sample
@@ -87,8 +87,18 @@ def open_shard(path: Path) -> Generator[ShardWriter, None, None]:
         shard.finish()
 
 
+def shard_writer(file: IO[bytes], *, path: Path) -> ShardWriter:
+    """Writes a shard to an open file, for callers that publish it themselves; call `finish` at the end.
+
+    Args:
+        file: open for writing.
+        path: the name that the shard will have, for its entry and for messages.
+    """
+    return ShardWriter(path, _TarWriter(file))
+
+
 class ShardWriter:
-    """A shard being written; made by `open_shard`."""
+    """A shard being written; made by `open_shard` and `shard_writer`."""
 
     def __init__(self, path: Path, tar: _TarWriter) -> None:
         self._path = path
@@ -112,15 +122,19 @@ class ShardWriter:
 
     def add_block(self, name: str, data: bytes) -> None:
         """Appends data of the whole shard as member `__name__`."""
+        self.add_long_block(name, [data], num_bytes=len(data))
+
+    def add_long_block(self, name: str, chunks: Iterable[bytes], *, num_bytes: int) -> None:
+        """Appends data of the whole shard as member `__name__`, without all of it in memory."""
         if not _NAME.fullmatch(name) or name in self._blocks:
             raise ValueError(
                 f"{self._path}: block name {name!r} must be lower case letters, digits or '_', and used once"
             )
         self._blocks.add(name)
-        self._tar.add(f"__{name}__", data)
+        self._tar.add_chunks(f"__{name}__", chunks, num_bytes=num_bytes)
 
     def finish(self) -> None:
-        """Ends the tar; `open_shard` calls it."""
+        """Ends the tar; `open_shard` calls it itself."""
         self._tar.finish()
 
     def entry(self) -> ShardEntry:
@@ -136,20 +150,26 @@ class ShardWriter:
 class _TarWriter:
     """Appends ustar members with nothing in them that depends on machine, user or time."""
 
-    def __init__(self, file: BinaryIO) -> None:
+    def __init__(self, file: IO[bytes]) -> None:
         self._file = file
         self.num_bytes = 0
         self.digest = hashlib.sha256()
 
     def add(self, name: str, data: bytes) -> None:
-        if len(data) > _MAX_MEMBER_BYTES:
-            raise ValueError(f"tar member {name} has {len(data):,} bytes, more than a ustar member can hold")
+        self.add_chunks(name, [data], num_bytes=len(data))
+
+    def add_chunks(self, name: str, chunks: Iterable[bytes], *, num_bytes: int) -> None:
+        if num_bytes > _MAX_MEMBER_BYTES:
+            raise ValueError(f"tar member {name} has {num_bytes:,} bytes, more than a ustar member can hold")
         info = tarfile.TarInfo(name)
-        info.size = len(data)
+        info.size = num_bytes
         info.mode = 0o644
         self._write(info.tobuf(format=tarfile.USTAR_FORMAT))
-        self._write(data)
-        self._write(bytes(-len(data) % _BLOCK))
+        before = self.num_bytes
+        for chunk in chunks:
+            self._write(chunk)
+        assert self.num_bytes - before == num_bytes, name
+        self._write(bytes(-num_bytes % _BLOCK))
 
     def finish(self) -> None:
         self._write(bytes(2 * _BLOCK))
