@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from pocketclip.models import FastViTConfig, Variant
+from pocketclip.models import VARIANTS, FastViTConfig, Variant
 
 IMAGE_NAMES = (
     # convolutional blocks
@@ -155,26 +155,49 @@ def scramble() -> Callable[..., nn.Module]:
     return _scramble
 
 
-def _shallow(row: Variant) -> Variant:
+def _narrow(row: Variant) -> Variant:
+    """A variant's twin with every kind of its blocks, two in most stages, and few channels."""
     image, text = row.model.image, row.model.text
     if isinstance(image, FastViTConfig):
-        px = 64
-        image = dataclasses.replace(image, depths=(1,) * len(image.depths))
+        px, stages = 128, len(image.widths)
+        widths = tuple(8 << index for index in range(stages))
+        image = dataclasses.replace(image, widths=widths, depths=(2, *[1] * (stages - 2), 2), head_channels=8)
     else:
         px = 4 * image.patch_px
-        image = dataclasses.replace(image, layers=1, image_px=px)
-    text = dataclasses.replace(text, vocab_size=64, context_length=8, width=32, heads=2, layers=1)
-    model = dataclasses.replace(row.model, image=image, text=text)
+        image = dataclasses.replace(image, width=32, heads=2, layers=2, image_px=px)
+    text = dataclasses.replace(text, vocab_size=64, context_length=8, width=32, heads=2, layers=2)
+    model = dataclasses.replace(row.model, image=image, text=text, embed_dim=24)
     return dataclasses.replace(row, model=model, image_px=px)
 
 
-@pytest.fixture
-def shallow() -> Callable[[Variant], Variant]:
-    """A variant's twin with one block a stage, small pictures and a narrow text tower of 64 words and 8 places.
+NARROW = {(narrow.model, narrow.image_px): narrow for narrow in map(_narrow, reversed(VARIANTS.values()))}
 
-    Every kind of block of the variant is in it, at the image tower's full width.
+
+@pytest.fixture(params=NARROW.values(), ids=lambda row: row.name)
+def narrow(request: pytest.FixtureRequest) -> Variant:
+    """Every variant, one after the other, as a twin of few channels with every kind of its blocks.
+
+    Variants that differ in widths and depths alone are one.
     """
-    return _shallow
+    return request.param
+
+
+def _batch(row: Variant, size: int) -> tuple[Tensor, Tensor]:
+    """Random pictures and texts, the texts of many lengths."""
+    text = row.model.text
+    tokens_BL = torch.randint(1, text.vocab_size - 2, (size, text.context_length))
+    tokens_BL[:, 0] = text.vocab_size - 2
+    for index, tokens_L in enumerate(tokens_BL):
+        end = 2 + index % (text.context_length - 2)
+        tokens_L[end] = text.vocab_size - 1
+        tokens_L[end + 1 :] = 0
+    return torch.randn(size, 3, row.image_px, row.image_px), tokens_BL
+
+
+@pytest.fixture
+def batch() -> Callable[[Variant, int], tuple[Tensor, Tensor]]:
+    """Random pictures [B, 3, H, W] and token ids [B, L] for a variant."""
+    return _batch
 
 
 @pytest.fixture

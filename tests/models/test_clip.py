@@ -10,28 +10,16 @@ from pocketclip.models import VARIANTS, Clip, fold
 TINY = ["pocketclip_tiny", "pocketclip_tiny_vit", "pocketclip_tiny_teacher"]
 
 
-def batch(name: str, size: int = 2) -> tuple[torch.Tensor, torch.Tensor]:
-    row = VARIANTS[name]
-    text = row.model.text
-    tokens_BL = torch.randint(1, text.vocab_size - 2, (size, text.context_length))
-    tokens_BL[:, 0] = text.vocab_size - 2
-    for i, tokens_L in enumerate(tokens_BL):
-        end = 2 + i % (text.context_length - 2)
-        tokens_L[end] = text.vocab_size - 1
-        tokens_L[end + 1 :] = 0
-    return torch.randn(size, 3, row.image_px, row.image_px), tokens_BL
-
-
 @pytest.mark.slow
 @pytest.mark.reference
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning")
 @torch.no_grad()
-def test_s0_equals_open_clip(clip_from_open_clip, scramble, relative_error) -> None:
+def test_s0_equals_open_clip(clip_from_open_clip, batch, scramble, relative_error) -> None:
     open_clip = pytest.importorskip("open_clip")
     reference = scramble(open_clip.create_model("MobileCLIP2-S0"))
     ours = Clip(VARIANTS["mobileclip2_s0"].model).eval()
     ours.load_state_dict(clip_from_open_clip(reference.state_dict()), strict=True)
-    image_BCHW, tokens_BL = batch("mobileclip2_s0")
+    image_BCHW, tokens_BL = batch(VARIANTS["mobileclip2_s0"], 2)
     for normalize in (False, True):
         image_BD = ours.encode_image(image_BCHW, normalize=normalize)
         text_BD = ours.encode_text(tokens_BL, normalize=normalize)
@@ -41,18 +29,11 @@ def test_s0_equals_open_clip(clip_from_open_clip, scramble, relative_error) -> N
     torch.testing.assert_close(ours(image_BCHW, tokens_BL).logit_scale, theirs[2])
 
 
-def test_s0_has_the_papers_parameter_counts() -> None:
-    with torch.device("meta"):
-        model = Clip(VARIANTS["mobileclip2_s0"].model)
-    image, text = (sum(p.numel() for p in tower.parameters()) / 1e6 for tower in (model.image, model.text))
-    assert (round(image, 1), round(text, 1)) == (11.4, 63.4)
-
-
 @pytest.mark.parametrize("name", TINY)
 @torch.no_grad()
-def test_forward_is_both_encoders_and_the_scale(name) -> None:
+def test_forward_is_both_encoders_and_the_scale(name, batch) -> None:
     model = Clip(VARIANTS[name].model).eval()
-    image_BCHW, tokens_BL = batch(name, 3)
+    image_BCHW, tokens_BL = batch(VARIANTS[name], 3)
     out = model(image_BCHW, tokens_BL)
     assert torch.equal(out.image_embed_BD, model.encode_image(image_BCHW, normalize=True))
     assert torch.equal(out.text_embed_BD, model.encode_text(tokens_BL, normalize=True))
@@ -62,9 +43,9 @@ def test_forward_is_both_encoders_and_the_scale(name) -> None:
 
 
 @pytest.mark.parametrize("name", TINY)
-def test_a_few_steps_tell_eight_pairs_apart(name) -> None:
+def test_a_few_steps_tell_eight_pairs_apart(name, batch) -> None:
     model = Clip(VARIANTS[name].model)
-    image_BCHW, tokens_BL = batch(name, 8)
+    image_BCHW, tokens_BL = batch(VARIANTS[name], 8)
     image_BCHW += 2 * torch.randn(8, 3, 1, 1)  # each picture has its colour
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
     target = torch.arange(8)
@@ -79,10 +60,10 @@ def test_a_few_steps_tell_eight_pairs_apart(name) -> None:
 
 @pytest.mark.parametrize("name", TINY)
 @torch.no_grad()
-def test_folded_towers_export_with_a_free_batch_size(name, relative_error) -> None:
+def test_folded_towers_export_with_a_free_batch_size(name, batch, relative_error) -> None:
     model = fold(Clip(VARIANTS[name].model).eval())
-    inputs = dict(zip(("image", "text"), batch(name, 2), strict=True))
-    others = dict(zip(("image", "text"), batch(name, 5), strict=True))
+    inputs = dict(zip(("image", "text"), batch(VARIANTS[name], 2), strict=True))
+    others = dict(zip(("image", "text"), batch(VARIANTS[name], 5), strict=True))
     for tower, example in inputs.items():
         module = model.get_submodule(tower)
         shapes = ({0: torch.export.Dim("batch")},)

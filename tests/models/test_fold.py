@@ -72,6 +72,10 @@ ONE_CONVOLUTION = {
 }
 
 
+# What no folded model has; squeeze-and-excitation and LayerNorm depend on the input and stay.
+TRAINED_ONLY = (nn.BatchNorm2d, Branches, ConvNorm, RepMixer, PositionalConv)
+
+
 def randomise(module: nn.Module, seed: int) -> nn.Module:
     rng = torch.Generator().manual_seed(seed)
     for name, tensor in module.state_dict().items():
@@ -98,7 +102,7 @@ def test_folded_block_computes_the_same(
     folded = fold(block)
     torch.testing.assert_close(folded(image_BCHW), block(image_BCHW), rtol=1e-10, atol=1e-10)
     assert (type(folded) is nn.Conv2d) == (name in ONE_CONVOLUTION)
-    assert not [m for m in folded.modules() if isinstance(m, nn.BatchNorm2d | Branches | ConvNorm)]
+    assert not [m for m in folded.modules() if isinstance(m, TRAINED_ONLY)]
 
 
 @given(seed=st.integers(0, 2**31))
@@ -148,14 +152,11 @@ def test_kernel_algebra_is_the_algebra_of_maps(
     close(apply(add_kernels(kernel, identity)), conv(x_BCHW) + x_BCHW)
 
 
-@pytest.mark.parametrize("name", VARIANTS)
 @torch.no_grad()
-def test_folded_variant_computes_the_same(name, shallow, scramble, relative_error) -> None:
-    row = shallow(VARIANTS[name])
-    model = scramble(Clip(row.model))
+def test_folded_variant_computes_the_same(narrow, batch, scramble, relative_error) -> None:
+    model = scramble(Clip(narrow.model))
     before = copy.deepcopy(model.state_dict())
-    image_BCHW = torch.randn(2, 3, row.image_px, row.image_px)
-    tokens_BL = torch.tensor([[62, 3, 63, 0], [62, 5, 6, 63]])
+    image_BCHW, tokens_BL = batch(narrow, 2)
 
     folded = fold(model)
     twice = fold(folded)
@@ -164,10 +165,9 @@ def test_folded_variant_computes_the_same(name, shallow, scramble, relative_erro
     assert relative_error(folded.encode_text(tokens_BL), model.encode_text(tokens_BL)) < 1e-5
     assert_same_state(twice.state_dict(), folded.state_dict())
     assert_same_state(model.state_dict(), before)
-    assert count(folded) <= count(model)
     assert not any(parameter.requires_grad for parameter in folded.parameters())
     assert all(parameter.requires_grad for parameter in model.parameters())
-    assert not [m for m in folded.modules() if isinstance(m, nn.BatchNorm2d)]
+    assert not [m for m in folded.modules() if isinstance(m, TRAINED_ONLY)]
     assert not folded.training
 
 

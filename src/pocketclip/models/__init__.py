@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pocketclip.models.clip import Clip, ClipConfig, ClipOutput
 from pocketclip.models.fastvit import FastViTConfig
+from pocketclip.models.features import FeatureMap, FeaturePyramid
 from pocketclip.models.fold import fold
 from pocketclip.models.hybrid_text import HybridTextConfig
 from pocketclip.models.text import TextConfig
@@ -16,6 +17,8 @@ __all__ = [
     "ClipConfig",
     "ClipOutput",
     "FastViTConfig",
+    "FeatureMap",
+    "FeaturePyramid",
     "HybridTextConfig",
     "TextConfig",
     "Variant",

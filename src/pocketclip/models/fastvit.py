@@ -12,6 +12,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+import torch
 from torch import Tensor, nn
 
 from pocketclip.models.convolution import (
@@ -23,10 +24,14 @@ from pocketclip.models.convolution import (
     RepMixer,
     SqueezeExcite,
 )
+from pocketclip.models.features import FeatureMap, FeaturePyramid
 from pocketclip.models.fold import linear_from, norm_affine, precise
 from pocketclip.models.projection import Projection
+from pocketclip.models.recompute import run
 from pocketclip.models.residual import Residual, drop_path_rates
 from pocketclip.models.transformer import SelfAttention
+
+STEM_STRIDE = 4
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -157,21 +162,28 @@ class Stage(nn.Module):
         self.position = position
         self.blocks = nn.Sequential(*blocks)
 
-    def forward(self, x_BCHW: Tensor) -> Tensor:
-        """[B, C, H, W] -> [B, C', H', W']."""
+    def forward(self, x_BCHW: Tensor, *, recompute: bool = False) -> Tensor:
+        """[B, C, H, W] -> [B, C', H', W']; see `recompute.run` for `recompute`."""
         if self.downsample is not None:
-            x_BCHW = self.downsample(x_BCHW)
+            x_BCHW = run(self.downsample, x_BCHW, recompute=recompute)
         if self.position is not None:
             x_BCHW = self.position(x_BCHW)
-        return self.blocks(x_BCHW)
+        for block in self.blocks:
+            x_BCHW = run(block, x_BCHW, recompute=recompute)
+        return x_BCHW
 
 
 class FastViT(nn.Module):
-    """The image tower: stem (stride 4), stages, expanding convolution, mean over places, projection."""
+    """The image tower: stem (stride 4), stages, expanding convolution, mean over places, projection.
+
+    Attributes:
+        gradient_checkpointing: whether stem, down-sampling and blocks are computed again in the backward pass.
+    """
 
     def __init__(self, config: FastViTConfig, *, embed_dim: int) -> None:
         super().__init__()
         self.config = config
+        self.gradient_checkpointing = False
         self.stem = _stem(config.widths[0], scale_branch=config.stem_scale_branch)
         rates = drop_path_rates(config.drop_path, sum(config.depths))
         stages = []
@@ -191,8 +203,27 @@ class FastViT(nn.Module):
 
     def forward(self, image_BCHW: Tensor) -> Tensor:
         """Pictures [B, 3, H, W], normalised as the variant says -> embeddings float32 [B, D], any length."""
-        map_BCHW = self.expand(self.stages(self.stem(image_BCHW)))
-        return self.head(map_BCHW.mean((2, 3)))
+        return self.embed(self.forward_features(image_BCHW))
+
+    def forward_features(self, image_BCHW: Tensor) -> FeaturePyramid:
+        """Pictures [B, 3, H, W] -> every stage's map, strides 4, 8, 16 and so on."""
+        x_BCHW = run(self.stem, image_BCHW, recompute=self.gradient_checkpointing)
+        maps = []
+        for index, stage in enumerate(self.stages):
+            x_BCHW = stage(x_BCHW, recompute=self.gradient_checkpointing)
+            maps.append(FeatureMap(x_BCHW, stride=STEM_STRIDE << index))
+        return FeaturePyramid(tuple(maps))
+
+    def embed(self, features: FeaturePyramid) -> Tensor:
+        """The embeddings float32 [B, D] of pictures whose features are at hand."""
+        map_BCHW = self.expand(features.maps[-1].map_BCHW)
+        precision = torch.promote_types(map_BCHW.dtype, torch.float32)
+        return self.head(map_BCHW.mean((2, 3), dtype=precision))
+
+    def fold_in_place(self) -> FastViT:
+        """Itself: a folded tower has no gradients to save memory for."""
+        self.gradient_checkpointing = False
+        return self
 
 
 def _stem(width: int, *, scale_branch: bool) -> nn.Sequential:

@@ -16,8 +16,9 @@ from torch import Tensor, nn
 
 from pocketclip.models.convolution import ConvFFN, RepMixer
 from pocketclip.models.projection import Projection
+from pocketclip.models.recompute import run
 from pocketclip.models.residual import Residual
-from pocketclip.models.resize import resize_hybrid_positions
+from pocketclip.models.resize import resize_text_positions
 from pocketclip.models.text import at_end_of_text, check_length, init_text_weights
 from pocketclip.models.transformer import TransformerBlock
 
@@ -78,11 +79,16 @@ class MixerBlock(nn.Module):
 
 
 class HybridText(nn.Module):
-    """The text tower: token and position embeddings, blocks, LayerNorm at end-of-text, projection."""
+    """The text tower: token and position embeddings, blocks, LayerNorm at end-of-text, projection.
+
+    Attributes:
+        gradient_checkpointing: whether blocks are computed again in the backward pass.
+    """
 
     def __init__(self, config: HybridTextConfig, *, embed_dim: int) -> None:
         super().__init__()
         self.config = config
+        self.gradient_checkpointing = False
         width = config.width
         self.token = nn.Embedding(config.vocab_size, width)
         self.position = nn.Parameter(torch.empty(config.context_length, width))
@@ -105,6 +111,13 @@ class HybridText(nn.Module):
             ValueError: more tokens than context_length.
         """
         length = check_length(tokens_BL, context_length=self.config.context_length)
-        position_LC = resize_hybrid_positions(self.position, length)
-        x_BLC = self.blocks(self.token(tokens_BL) + position_LC)
+        position_LC = resize_text_positions(self.position, length)
+        x_BLC = self.token(tokens_BL) + position_LC
+        for block in self.blocks:
+            x_BLC = run(block, x_BLC, recompute=self.gradient_checkpointing)
         return self.head(self.norm(at_end_of_text(x_BLC, tokens_BL)))
+
+    def fold_in_place(self) -> HybridText:
+        """Itself: a folded tower has no gradients to save memory for."""
+        self.gradient_checkpointing = False
+        return self

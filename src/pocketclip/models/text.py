@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from pocketclip.models.projection import Projection
+from pocketclip.models.recompute import run
 from pocketclip.models.transformer import FeedForward, SelfAttention, TransformerBlock
 
 
@@ -51,11 +52,16 @@ class TextConfig:
 
 
 class TextTransformer(nn.Module):
-    """The text tower: token and position embeddings, blocks, LayerNorm at end-of-text, projection."""
+    """The text tower: token and position embeddings, blocks, LayerNorm at end-of-text, projection.
+
+    Attributes:
+        gradient_checkpointing: whether blocks are computed again in the backward pass.
+    """
 
     def __init__(self, config: TextConfig, *, embed_dim: int) -> None:
         super().__init__()
         self.config = config
+        self.gradient_checkpointing = False
         width = config.width
         self.token = nn.Embedding(config.vocab_size, width)
         self.position = nn.Parameter(torch.empty(config.context_length, width))
@@ -79,8 +85,15 @@ class TextTransformer(nn.Module):
             ValueError: more tokens than context_length.
         """
         length = check_length(tokens_BL, context_length=self.config.context_length)
-        x_BLC = self.blocks(self.token(tokens_BL) + self.position[:length])
+        x_BLC = self.token(tokens_BL) + self.position[:length]
+        for block in self.blocks:
+            x_BLC = run(block, x_BLC, recompute=self.gradient_checkpointing)
         return self.head(self.norm(at_end_of_text(x_BLC, tokens_BL)))
+
+    def fold_in_place(self) -> TextTransformer:
+        """Itself: a folded tower has no gradients to save memory for."""
+        self.gradient_checkpointing = False
+        return self
 
 
 def init_text_weights(tower: nn.Module, *, width: int, layers: int) -> None:

@@ -14,7 +14,9 @@ import torch
 from torch import Tensor, nn
 
 from pocketclip.models.convolution import ConvNorm
+from pocketclip.models.features import FeatureMap, FeaturePyramid
 from pocketclip.models.projection import Projection
+from pocketclip.models.recompute import run
 from pocketclip.models.residual import drop_path_rates
 from pocketclip.models.transformer import TransformerBlock
 
@@ -54,7 +56,7 @@ class ViTConfig:
     drop_path: float = 0.0
 
     def __post_init__(self) -> None:
-        if self.image_px % self.patch_px:
+        if self.patch_px < 1 or self.image_px < 1 or self.image_px % self.patch_px:
             raise ValueError(
                 f"ViTConfig: image_px {self.image_px} is not a multiple of patch_px {self.patch_px}."
             )
@@ -75,11 +77,16 @@ class ViTConfig:
 
 
 class ViT(nn.Module):
-    """The image tower: stem, class token, positions, blocks, LayerNorm, pooling, projection."""
+    """The image tower: stem, class token, positions, blocks, pooling, LayerNorm, projection.
+
+    Attributes:
+        gradient_checkpointing: whether stem and blocks are computed again in the backward pass.
+    """
 
     def __init__(self, config: ViTConfig, *, embed_dim: int) -> None:
         super().__init__()
         self.config = config
+        self.gradient_checkpointing = False
         width = config.width
         self.stem = _patch_stem(config) if config.stem == "patch" else _conv_stem(config)
         num_patches = (config.image_px // config.patch_px) ** 2
@@ -113,16 +120,44 @@ class ViT(nn.Module):
         Raises:
             ValueError: pictures of another size.
         """
+        return self.embed(self.forward_features(image_BCHW))
+
+    def forward_features(self, image_BCHW: Tensor) -> FeaturePyramid:
+        """Pictures [B, 3, image_px, image_px] -> the last block's patches as one map, and its class token.
+
+        Neither has passed the last LayerNorm, `norm`, which comes after pooling.
+
+        Raises:
+            ValueError: pictures of another size.
+        """
         side = self.config.image_px
         if image_BCHW.shape[-2] != side or image_BCHW.shape[-1] != side:
             raise ValueError(
                 f"This ViT takes pictures of {side} x {side} pixels, not "
                 f"{image_BCHW.shape[-2]} x {image_BCHW.shape[-1]}: resize them as its preprocessing does."
             )
-        x_BLC = self.stem(image_BCHW).flatten(2).transpose(1, 2)
-        x_BLC = self.blocks(self.pre_norm(self._with_class_and_position(x_BLC)))
-        pooled_BC = x_BLC[:, 0] if self.class_token is not None else x_BLC.mean(1)
+        recompute = self.gradient_checkpointing
+        patches_BCHW = run(self.stem, image_BCHW, recompute=recompute)
+        x_BLC = self.pre_norm(self._with_class_and_position(patches_BCHW.flatten(2).transpose(1, 2)))
+        for block in self.blocks:
+            x_BLC = run(block, x_BLC, recompute=recompute)
+        class_BC = None
+        if self.class_token is not None:
+            class_BC, x_BLC = x_BLC[:, 0], x_BLC[:, 1:]
+        map_BCHW = x_BLC.transpose(1, 2).unflatten(2, patches_BCHW.shape[2:])
+        return FeaturePyramid((FeatureMap(map_BCHW, stride=self.config.patch_px),), class_BC)
+
+    def embed(self, features: FeaturePyramid) -> Tensor:
+        """The embeddings float32 [B, D] of pictures whose features are at hand."""
+        pooled_BC = features.class_BC
+        if pooled_BC is None:
+            pooled_BC = features.maps[-1].map_BCHW.mean((2, 3))
         return self.head(self.norm(pooled_BC))
+
+    def fold_in_place(self) -> ViT:
+        """Itself: a folded tower has no gradients to save memory for."""
+        self.gradient_checkpointing = False
+        return self
 
     def _with_class_and_position(self, x_BLC: Tensor) -> Tensor:
         if self.class_token is None:
