@@ -1,8 +1,8 @@
 """Replayable augmentation: draw parameters once, store them as integers, apply them identically anywhere.
 
-The operations are those of the MobileCLIP reinforcement (arXiv 2508.20691, section 2.1): a random resized crop,
-an optional horizontal flip, and RandAugment (Cubuk et al., 2020) with two of fourteen operations. Pixels come from
-Pillow alone, whose operations agree to the last bit from release 10.4 on; no library's random state is relied on,
+The operations are those of the MobileCLIP reinforcement (arXiv 2508.20691, section 2.1): a random resized crop and
+RandAugment (Cubuk et al., 2020) with two of fourteen operations; then, where a spec asks for them, a flip, colour
+jitter and random erasing (Zhong et al., 2020). Pixels come from Pillow alone; no library's random state is relied on,
 because what was drawn is recorded.
 """
 
@@ -11,45 +11,33 @@ from __future__ import annotations
 import hashlib
 import math
 import random
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
 from typing import Literal
 
 import numpy as np
-from PIL import Image, ImageEnhance, ImageOps
+from PIL import Image
 
-# RandAugment's operations; the position in this tuple is the number that is stored.
-OPERATIONS = (
-    "identity",
-    "shear_x",
-    "shear_y",
-    "translate_x",
-    "translate_y",
-    "rotate",
-    "brightness",
-    "color",
-    "contrast",
-    "sharpness",
-    "posterize",
-    "solarize",
-    "autocontrast",
-    "equalize",
+from pocketclip.data.operations import (
+    FACTOR_STEPS,
+    HUE_STEPS,
+    JITTER_ORDERS,
+    OPERATIONS,
+    SIDE_STEPS,
+    erase,
+    is_signed,
+    jitter,
+    magnitude,
+    operate,
 )
-_SIGNED = frozenset(
-    [
-        "shear_x",
-        "shear_y",
-        "translate_x",
-        "translate_y",
-        "rotate",
-        "brightness",
-        "color",
-        "contrast",
-        "sharpness",
-    ]
-)
-# Translation reaches this share of the picture's side at the largest magnitude (RandAugment's published search space).
-_MAX_TRANSLATION = 150.0 / 331.0
+from pocketclip.data.sample import JsonValue
+
 _RESAMPLE = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
+_NEUTRAL = (FACTOR_STEPS, FACTOR_STEPS, FACTOR_STEPS, 0)
+_TRIES = 10  # at a rectangle that fits
+
+# Bits of a packed view's seventh integer.
+_FLIPPED, _HAS_JITTER, _HAS_ERASURE = 1, 2, 4
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,34 +48,155 @@ class AugmentSpec:
         scale: smallest and largest share of the picture's area that a crop covers, each in (0, 1].
         ratio: smallest and largest width / height of a crop.
         flip: probability of a horizontal flip, in [0, 1].
+        rand_augment: probability of RandAugment, in [0, 1].
         num_ops: RandAugment operations a view gets.
         magnitude: RandAugment's strength, a bin in [0, num_bins).
-        num_bins: number of strengths.
+        num_bins: number of strengths, at least 2.
         interpolation: of the resize that follows the crop.
+        translate_px: the side whose pixels a translation counts, at whatever side a view is replayed: 224 is the
+            published replay. None: a translation is a share of the side, and every side shows the same content.
+        jitter: probability of colour jitter, in [0, 1].
+        brightness: jitter's factors of brightness are drawn from [1 - brightness, 1 + brightness], not below 0.
+        contrast: likewise.
+        saturation: likewise.
+        hue: jitter's shifts of hue are drawn from [-hue, hue], in turns, at most 0.5.
+        erase: probability of random erasing, in [0, 1].
+        erase_scale: smallest and largest share of the view's area that is erased.
+        erase_ratio: smallest and largest height / width of what is erased.
+        erase_fill: its colour; None for the mean of the view.
     """
 
     scale: tuple[float, float] = (0.08, 1.0)
     ratio: tuple[float, float] = (3.0 / 4.0, 4.0 / 3.0)
     flip: float = 0.0
+    rand_augment: float = 1.0
     num_ops: int = 2
     magnitude: int = 9
     num_bins: int = 31
     interpolation: Literal["bilinear", "bicubic"] = "bicubic"
+    translate_px: int | None = None
+    jitter: float = 0.0
+    brightness: float = 0.4
+    contrast: float = 0.4
+    saturation: float = 0.4
+    hue: float = 0.1
+    erase: float = 0.0
+    erase_scale: tuple[float, float] = (0.02, 1.0 / 3.0)
+    erase_ratio: tuple[float, float] = (0.3, 3.3)
+    erase_fill: tuple[int, int, int] | None = None
 
     def __post_init__(self) -> None:
-        if not 0.0 < self.scale[0] <= self.scale[1] <= 1.0:
-            raise ValueError(f"augmentation scale must satisfy 0 < low <= high <= 1, got {self.scale}")
-        if not 0.0 < self.ratio[0] <= self.ratio[1]:
-            raise ValueError(f"augmentation ratio must satisfy 0 < low <= high, got {self.ratio}")
-        if not 0.0 <= self.flip <= 1.0:
-            raise ValueError(f"augmentation flip must be a probability, got {self.flip}")
+        for name in ("scale", "erase_scale"):
+            low, high = getattr(self, name)
+            if not 0.0 < low <= high <= 1.0:
+                raise ValueError(
+                    f"augmentation {name} must satisfy 0 < low <= high <= 1, got {getattr(self, name)}"
+                )
+        for name in ("ratio", "erase_ratio"):
+            low, high = getattr(self, name)
+            if not 0.0 < low <= high < math.inf:
+                raise ValueError(
+                    f"augmentation {name} must satisfy 0 < low <= high, got {getattr(self, name)}"
+                )
+        for name, largest in _LARGEST.items():
+            if not 0.0 <= getattr(self, name) <= largest:
+                raise ValueError(
+                    f"augmentation {name} must be in [0, {largest:g}], got {getattr(self, name)}"
+                )
+        if self.num_ops < 0:
+            raise ValueError(f"augmentation num_ops must be at least 0, got {self.num_ops}")
+        if self.num_bins < 2:
+            raise ValueError(f"augmentation num_bins must be at least 2, got {self.num_bins}")
         if not 0 <= self.magnitude < self.num_bins:
             raise ValueError(f"augmentation magnitude must be in [0, {self.num_bins}), got {self.magnitude}")
+        if self.interpolation not in _RESAMPLE:
+            raise ValueError(f"augmentation interpolation {self.interpolation!r} is not bilinear or bicubic")
+        if self.translate_px is not None and (type(self.translate_px) is not int or self.translate_px < 1):
+            raise ValueError(f"augmentation translate_px must be an integer above 0, got {self.translate_px}")
+        fill = self.erase_fill
+        if fill is not None and (type(fill) is not tuple or not all(0 <= level <= 255 for level in fill)):
+            raise ValueError(f"augmentation erase_fill must be a colour of 0 to 255, got {fill}")
 
     @property
     def num_params(self) -> int:
         """Integers that `pack` makes of one view."""
-        return 7 + 2 * self.num_ops
+        return 7 + 2 * self.num_ops + (5 if self.jitter else 0) + (4 if self.erase else 0)
+
+    def to_json(self) -> dict[str, JsonValue]:
+        """Plain JSON values of every field."""
+        return {
+            name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()
+        }
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, JsonValue]) -> AugmentSpec:
+        """The record that `to_json` wrote.
+
+        Raises:
+            ValueError: a field is unknown, missing or of the wrong kind; the sentence names it.
+        """
+        known = {field.name for field in fields(cls)}
+        for problem, names in (("unknown", set(values) - known), ("missing", known - set(values))):
+            if names:
+                raise ValueError(f"the augmentation has {problem} fields: {', '.join(sorted(names))}")
+        given = {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
+        for field in fields(cls):
+            if not _is_like(given[field.name], field.default):
+                raise ValueError(
+                    f"the augmentation's {field.name} is of the wrong kind: {values[field.name]!r}"
+                )
+        return cls(**given)  # ty: ignore[invalid-argument-type]  # compared with the defaults' kinds
+
+
+def _is_like(value: object, default: object) -> bool:
+    """Whether a value is of a default's kind; where the default is None, an integer and a colour are too."""
+    if default is None:
+        return value is None or _is_like(value, 0) or _is_like(value, (0, 0, 0))
+    if isinstance(default, tuple):
+        kinds = (int,) if all(type(part) is int for part in default) else (int, float)
+        return (
+            isinstance(value, tuple)
+            and len(value) == len(default)
+            and all(type(part) in kinds for part in value)
+        )
+    return type(value) in (int, float) if isinstance(default, float) else type(value) is type(default)
+
+
+# The largest value of probabilities and jitters.
+_LARGEST = {
+    "flip": 1.0,
+    "rand_augment": 1.0,
+    "jitter": 1.0,
+    "erase": 1.0,
+    "brightness": 10.0,
+    "contrast": 10.0,
+    "saturation": 10.0,
+    "hue": 0.5,
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Jitter:
+    """One drawn change of colours.
+
+    Attributes:
+        order: of the four changes, index into `operations.JITTER_ORDERS`.
+        brightness: factor in thousandths; 1000 changes nothing.
+        contrast: likewise.
+        saturation: likewise.
+        hue: shift in 1/256 of a turn; 0 changes nothing.
+    """
+
+    order: int = 0
+    brightness: int = FACTOR_STEPS
+    contrast: int = FACTOR_STEPS
+    saturation: int = FACTOR_STEPS
+    hue: int = 0
+
+    @property
+    def strengths(self) -> tuple[int, int, int, int]:
+        """Brightness, contrast, saturation, hue."""
+        return self.brightness, self.contrast, self.saturation, self.hue
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,7 +208,14 @@ class Augmentation:
         height: likewise.
         crop: top, left, height, width in pixels of that picture.
         flip: whether the crop is mirrored.
-        operations: pairs (index into OPERATIONS, signed magnitude bin), applied in order.
+        operations: pairs (index into OPERATIONS, signed magnitude bin), applied in order; identities where RandAugment
+            was skipped.
+        jitter: change of colours; None where the spec has no jitter.
+        erasure: top, left, height, width of the erased rectangle in 1/1024 of the view's side, of no size where nothing
+            was erased; None where the spec has no erasing.
+
+    Raises:
+        ValueError: this is no view: a crop outside the picture, an unknown operation, a number out of range.
     """
 
     width: int
@@ -107,6 +223,30 @@ class Augmentation:
     crop: tuple[int, int, int, int]
     flip: bool
     operations: tuple[tuple[int, int], ...]
+    jitter: Jitter | None = None
+    erasure: tuple[int, int, int, int] | None = None
+
+    def __post_init__(self) -> None:
+        top, left, crop_h, crop_w = self.crop
+        if not (min(top, left) >= 0 and 0 < crop_h <= self.height - top and 0 < crop_w <= self.width - left):
+            raise ValueError(
+                f"crop {self.crop} (top, left, height, width) is outside the picture of "
+                f"{self.width}x{self.height}"
+            )
+        for number, strength in self.operations:
+            if not 0 <= number < len(OPERATIONS):
+                raise ValueError(f"operation {number} is unknown: they are 0 to {len(OPERATIONS) - 1}")
+            if strength < 0 and not is_signed(number):
+                raise ValueError(f"operation {OPERATIONS[number]} has no sign, got {strength}")
+        if self.jitter is not None:
+            factors = self.jitter.strengths[:3]
+            within = 0 <= self.jitter.order < len(JITTER_ORDERS) and abs(self.jitter.hue) <= HUE_STEPS // 2
+            if not within or not all(0 <= factor <= 11 * FACTOR_STEPS for factor in factors):
+                raise ValueError(f"{self.jitter} is out of range")
+        if self.erasure is not None:
+            top, left, height, width = self.erasure
+            if min(self.erasure) < 0 or top + height > SIDE_STEPS or left + width > SIDE_STEPS:
+                raise ValueError(f"erasure {self.erasure} is outside the view of {SIDE_STEPS}x{SIDE_STEPS}")
 
 
 def seeded(*parts: str | int) -> random.Random:
@@ -117,15 +257,15 @@ def seeded(*parts: str | int) -> random.Random:
 
 def draw(rng: random.Random, *, width: int, height: int, spec: AugmentSpec) -> Augmentation:
     """Draws one view of a picture of `width` x `height` pixels."""
-    crop = _draw_crop(rng, width=width, height=height, spec=spec)
-    flip = rng.random() < spec.flip
-    operations = []
-    for _ in range(spec.num_ops):
-        index = int(rng.random() * len(OPERATIONS))
-        negative = rng.random() < 0.5
-        sign = -1 if negative and OPERATIONS[index] in _SIGNED else 1
-        operations.append((index, sign * spec.magnitude))
-    return Augmentation(width=width, height=height, crop=crop, flip=flip, operations=tuple(operations))
+    return Augmentation(
+        width=width,
+        height=height,
+        crop=_draw_crop(rng, width=width, height=height, spec=spec),
+        flip=rng.random() < spec.flip,
+        operations=_draw_operations(rng, spec=spec),
+        jitter=_draw_jitter(rng, spec=spec) if spec.jitter else None,
+        erasure=_draw_erasure(rng, spec=spec) if spec.erase else None,
+    )
 
 
 def _draw_crop(
@@ -133,7 +273,7 @@ def _draw_crop(
 ) -> tuple[int, int, int, int]:
     """Ten tries at an area and an aspect ratio, then the largest central crop of an allowed ratio."""
     low, high = math.log(spec.ratio[0]), math.log(spec.ratio[1])
-    for _ in range(10):
+    for _ in range(_TRIES):
         area = width * height * (spec.scale[0] + (spec.scale[1] - spec.scale[0]) * rng.random())
         ratio = math.exp(low + (high - low) * rng.random())
         crop_w, crop_h = round(math.sqrt(area * ratio)), round(math.sqrt(area / ratio))
@@ -147,21 +287,88 @@ def _draw_crop(
     return (height - crop_h) // 2, (width - crop_w) // 2, crop_h, crop_w
 
 
-def apply(image: Image.Image, view: Augmentation, *, size: int, spec: AugmentSpec) -> Image.Image:
-    """Replays `view` on `image`: crop, resize to `size` x `size`, flip, RandAugment.
+def _draw_operations(rng: random.Random, *, spec: AugmentSpec) -> tuple[tuple[int, int], ...]:
+    # A certain operation draws nothing for its chance: what older specs drew from a seed stays drawn.
+    if spec.rand_augment < 1.0 and rng.random() >= spec.rand_augment:
+        return ((0, 0),) * spec.num_ops
+    operations = []
+    for _ in range(spec.num_ops):
+        number = int(rng.random() * len(OPERATIONS))
+        negative = rng.random() < 0.5
+        operations.append((number, -spec.magnitude if negative and is_signed(number) else spec.magnitude))
+    return tuple(operations)
 
-    Magnitudes are bins, so that a translation is a share of `size`: a student at another resolution than the teacher's
-    sees the same content.
+
+def _draw_jitter(rng: random.Random, *, spec: AugmentSpec) -> Jitter:
+    if rng.random() >= spec.jitter:
+        return Jitter()
+
+    def factor(reach: float) -> int:
+        low, high = math.ceil(max(0.0, 1.0 - reach) * FACTOR_STEPS), math.floor((1.0 + reach) * FACTOR_STEPS)
+        return low + int(rng.random() * (high - low + 1))
+
+    reach = math.floor(spec.hue * HUE_STEPS)
+    return Jitter(
+        order=int(rng.random() * len(JITTER_ORDERS)),
+        brightness=factor(spec.brightness),
+        contrast=factor(spec.contrast),
+        saturation=factor(spec.saturation),
+        hue=int(rng.random() * (2 * reach + 1)) - reach,
+    )
+
+
+def _draw_erasure(rng: random.Random, *, spec: AugmentSpec) -> tuple[int, int, int, int]:
+    if rng.random() >= spec.erase:
+        return 0, 0, 0, 0
+    low, high = math.log(spec.erase_ratio[0]), math.log(spec.erase_ratio[1])
+    for _ in range(_TRIES):
+        area = spec.erase_scale[0] + (spec.erase_scale[1] - spec.erase_scale[0]) * rng.random()
+        ratio = math.exp(low + (high - low) * rng.random())
+        height, width = (round(SIDE_STEPS * math.sqrt(share)) for share in (area * ratio, area / ratio))
+        if 0 < height < SIDE_STEPS and 0 < width < SIDE_STEPS:
+            top = int(rng.random() * (SIDE_STEPS - height + 1))
+            left = int(rng.random() * (SIDE_STEPS - width + 1))
+            return top, left, height, width
+    return 0, 0, 0, 0
+
+
+def check_view(view: Augmentation, *, spec: AugmentSpec) -> None:
+    """Makes sure that `view` is of the kind that `spec` draws.
+
+    Raises:
+        ValueError: it is not; the sentence says what is out of range.
+    """
+    wrong = []
+    if len(view.operations) != spec.num_ops:
+        wrong.append(f"{len(view.operations)} operations")
+    wrong += [f"bin {bin_}" for _, bin_ in view.operations if abs(bin_) >= spec.num_bins]
+    if (view.jitter is not None) != (spec.jitter > 0):
+        wrong.append("jitter" if view.jitter is not None else "no jitter")
+    if (view.erasure is not None) != (spec.erase > 0):
+        wrong.append("an erasure" if view.erasure is not None else "no erasure")
+    if wrong:
+        raise ValueError(
+            f"a view with {', '.join(wrong)} does not belong to an augmentation of {spec.num_ops} operations, "
+            f"{spec.num_bins} bins, jitter {spec.jitter:g} and erase {spec.erase:g}: reinforce the shard again"
+        )
+
+
+def apply(image: Image.Image, view: Augmentation, *, size: int, spec: AugmentSpec) -> Image.Image:
+    """Replays `view` on `image`: crop, resize to `size` x `size`, flip, jitter, RandAugment, erase.
+
+    Magnitudes are bins, so that a translation is a share of `size` (unless the spec has `translate_px`): a student at
+    another resolution than the teacher's sees the same content.
 
     Args:
         image: RGB picture of the size that `view` was drawn for.
         view: parameters from `draw` or `unpack`.
         size: side of the result in pixels.
-        spec: bins and interpolation.
+        spec: what it was drawn from.
 
     Raises:
-        ValueError: `image` is of another size than the one recorded.
+        ValueError: `image` is of another size than the one recorded, or `view` is not of `spec`.
     """
+    check_view(view, spec=spec)
     if image.size != (view.width, view.height):
         raise ValueError(
             f"the picture is {image.width}x{image.height} but its augmentation was drawn for "
@@ -173,64 +380,83 @@ def apply(image: Image.Image, view: Augmentation, *, size: int, spec: AugmentSpe
     image = image.resize((size, size), _RESAMPLE[spec.interpolation])
     if view.flip:
         image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
-    for index, magnitude in view.operations:
-        image = _operate(image, OPERATIONS[index], magnitude, num_bins=spec.num_bins)
+    if view.jitter is not None:
+        image = jitter(image, order=view.jitter.order, strengths=view.jitter.strengths)
+    for number, strength in view.operations:
+        image = operate(image, number, strength, num_bins=spec.num_bins, side=spec.translate_px or size)
+    if view.erasure is not None:
+        image = erase(image, view.erasure, fill=spec.erase_fill)
     return image
 
 
-def _operate(image: Image.Image, operation: str, magnitude: int, *, num_bins: int) -> Image.Image:
-    def strength(largest: float) -> float:
-        return math.copysign(_strength(largest, abs(magnitude), num_bins=num_bins), magnitude)
+def magnitudes(view: Augmentation, *, spec: AugmentSpec, side: int) -> tuple[tuple[int, float], ...]:
+    """The operations of a view with magnitudes as torchvision has them, for formats that store those.
 
-    match operation:
-        case "identity":
-            return image
-        case "shear_x":
-            return _affine(image, (1.0, strength(0.3), 0.0, 0.0, 1.0, 0.0))
-        case "shear_y":
-            return _affine(image, (1.0, 0.0, 0.0, strength(0.3), 1.0, 0.0))
-        case "translate_x":
-            return _affine(image, (1.0, 0.0, -int(strength(_MAX_TRANSLATION * image.width)), 0.0, 1.0, 0.0))
-        case "translate_y":
-            return _affine(image, (1.0, 0.0, 0.0, 0.0, 1.0, -int(strength(_MAX_TRANSLATION * image.height))))
-        case "rotate":
-            return image.rotate(strength(30.0), resample=Image.Resampling.NEAREST)
-        case "brightness":
-            return ImageEnhance.Brightness(image).enhance(1.0 + strength(0.9))
-        case "color":
-            return ImageEnhance.Color(image).enhance(1.0 + strength(0.9))
-        case "contrast":
-            return ImageEnhance.Contrast(image).enhance(1.0 + strength(0.9))
-        case "sharpness":
-            return ImageEnhance.Sharpness(image).enhance(1.0 + strength(0.9))
-        case "posterize":
-            return ImageOps.posterize(image, 8 - round(strength(4.0)))
-        case "solarize":
-            return ImageOps.solarize(image, math.ceil(255.0 - strength(255.0)))
-        case "autocontrast":
-            return ImageOps.autocontrast(image)
-        case "equalize":
-            return ImageOps.equalize(image)
-    raise AssertionError(operation)
+    Args:
+        view: of `spec`.
+        spec: its bins.
+        side: whose pixels a translation counts.
+
+    Returns:
+        Pairs (index into OPERATIONS, signed magnitude): see `operations.magnitude`.
+    """
+    return tuple(
+        (number, magnitude(number, strength, num_bins=spec.num_bins, side=side))
+        for number, strength in view.operations
+    )
 
 
-def _strength(largest: float, magnitude: int, *, num_bins: int) -> float:
-    """`magnitude` of `num_bins` even steps up to `largest`, rounded to float32 as torchvision's tables are."""
-    end = np.float32(largest)
-    step = np.float64(end / np.float32(num_bins - 1))
-    from_start = magnitude < num_bins / 2
-    value = step * magnitude if from_start else np.float64(end) - step * (num_bins - 1 - magnitude)
-    return float(np.float32(value))
+def from_magnitudes(
+    operations: Sequence[tuple[int, float]] | None, *, spec: AugmentSpec, side: int
+) -> tuple[tuple[int, int], ...]:
+    """The inverse of `magnitudes`: the operations of a view out of a format that stores magnitudes.
+
+    Args:
+        operations: pairs (index into OPERATIONS, signed magnitude), or None where RandAugment was skipped.
+        spec: its bins.
+        side: whose pixels a translation counts.
+
+    Returns:
+        As many operations as `spec` has, whose magnitudes are the given ones.
+
+    Raises:
+        ValueError: another number of operations, an unknown one, or a magnitude that none of the bins has.
+    """
+    if operations is None:
+        return ((0, 0),) * spec.num_ops
+    if len(operations) != spec.num_ops:
+        raise ValueError(f"{len(operations)} operations where the augmentation has {spec.num_ops}")
+    return tuple(_bin(number, value, spec=spec, side=side) for number, value in operations)
 
 
-def _affine(image: Image.Image, matrix: tuple[float, float, float, float, float, float]) -> Image.Image:
-    return image.transform(image.size, Image.Transform.AFFINE, matrix, resample=Image.Resampling.NEAREST)
+def _bin(number: int, value: float, *, spec: AugmentSpec, side: int) -> tuple[int, int]:
+    if not 0 <= number < len(OPERATIONS):
+        raise ValueError(f"operation {number} is unknown: they are 0 to {len(OPERATIONS) - 1}")
+    sign = -1 if is_signed(number) and value < 0 else 1
+    # The spec's own bin first: some operations do the same in several bins.
+    for strength in (spec.magnitude, *range(spec.num_bins)):
+        expected = magnitude(number, sign * strength, num_bins=spec.num_bins, side=side)
+        # Numbers that were shortened in printing still count; neighbouring bins are at least 0.3 / num_bins apart.
+        if math.isclose(value, expected, rel_tol=1e-5, abs_tol=1e-6):
+            return number, sign * strength
+    raise ValueError(
+        f"operation {OPERATIONS[number]} has magnitude {value}, which is none of {spec.num_bins} bins at side {side}"
+    )
 
 
 def pack(view: Augmentation) -> np.ndarray:
-    """A view as int32 [7 + 2 * operations]: width, height, top, left, height, width, flip, (operation, bin)..."""
+    """A view as int32 [P].
+
+    Width, height, top, left, height, width, flags (1 flipped, 2 jitter follows, 4 an erasure follows), (operation,
+    bin)..., then the five integers of the jitter and the four of the erasure where the spec has them.
+    """
+    flags = _FLIPPED * view.flip + _HAS_JITTER * (view.jitter is not None)
+    flags += _HAS_ERASURE * (view.erasure is not None)
     flat = [value for operation in view.operations for value in operation]
-    return np.array([view.width, view.height, *view.crop, int(view.flip), *flat], dtype=np.int32)
+    if view.jitter is not None:
+        flat += [view.jitter.order, *view.jitter.strengths]
+    flat += view.erasure or ()
+    return np.array([view.width, view.height, *view.crop, flags, *flat], dtype=np.int32)
 
 
 def unpack(params_P: np.ndarray) -> Augmentation:
@@ -239,12 +465,33 @@ def unpack(params_P: np.ndarray) -> Augmentation:
     Raises:
         ValueError: the numbers describe no view (a crop outside the picture, an unknown operation).
     """
-    width, height, top, left, crop_h, crop_w, flip, *flat = (int(value) for value in params_P)
-    operations = tuple(zip(flat[::2], flat[1::2], strict=True))
-    inside = top >= 0 and left >= 0 and 0 < crop_h <= height - top and 0 < crop_w <= width - left
-    known = all(0 <= index < len(OPERATIONS) for index, _ in operations)
-    if not inside or not known or flip not in (0, 1):
-        raise ValueError(f"damaged augmentation parameters {params_P.tolist()}: reinforce the shard again")
+    try:
+        return _unpack([int(value) for value in params_P])
+    except ValueError as error:
+        raise ValueError(
+            f"damaged augmentation parameters {params_P.tolist()} ({error}): reinforce the shard again"
+        ) from None
+
+
+def _unpack(values: list[int]) -> Augmentation:
+    width, height, top, left, crop_h, crop_w, flags, *rest = values
+    if not 0 <= flags < 8:
+        raise ValueError(f"flags {flags}")
+    erasure = jittered = None
+    if flags & _HAS_ERASURE:
+        *rest, first, second, third, fourth = rest
+        erasure = (first, second, third, fourth)
+    if flags & _HAS_JITTER:
+        *rest, order, brightness, contrast, saturation, hue = rest
+        jittered = Jitter(
+            order=order, brightness=brightness, contrast=contrast, saturation=saturation, hue=hue
+        )
     return Augmentation(
-        width=width, height=height, crop=(top, left, crop_h, crop_w), flip=bool(flip), operations=operations
+        width=width,
+        height=height,
+        crop=(top, left, crop_h, crop_w),
+        flip=bool(flags & _FLIPPED),
+        operations=tuple(zip(rest[::2], rest[1::2], strict=True)),
+        jitter=jittered,
+        erasure=erasure,
     )

@@ -224,7 +224,8 @@ class ReinforcementWriter:
 
     def _append(self, name: str, array: np.ndarray) -> None:
         if name not in self._tables:
-            spool = SpooledTemporaryFile(_IN_MEMORY, dir=self._folder and str(self._folder))  # noqa: SIM115
+            folder = str(self._folder) if self._folder else None
+            spool = SpooledTemporaryFile(_IN_MEMORY, dir=folder)  # noqa: SIM115
             file = self._files.enter_context(spool)
             self._tables[name] = _Table(file=file, dtype=array.dtype, row_shape=array.shape[1:])
         self._tables[name].append(array)
@@ -373,21 +374,19 @@ def _read_header(metadata: Mapping[str, str], *, name: str) -> ReinforcementHead
     codec = metadata["codec"]
     if codec not in CODECS:
         raise ValueError(f"{name}: unknown codec {codec!r}, this program reads {', '.join(CODECS)}")
-    augment = json.loads(metadata["augment"])
     return ReinforcementHeader(
         config_digest=metadata["config_digest"],
         input_sha256=metadata["input_sha256"],
-        augment=AugmentSpec(
-            scale=(augment["scale"][0], augment["scale"][1]),
-            ratio=(augment["ratio"][0], augment["ratio"][1]),
-            flip=augment["flip"],
-            num_ops=augment["num_ops"],
-            magnitude=augment["magnitude"],
-            num_bins=augment["num_bins"],
-            interpolation=augment["interpolation"],
-        ),
+        augment=_read_augment(metadata["augment"], name=name),
         codec=codec,
         teachers=tuple(TeacherRecord(**record) for record in json.loads(metadata["teachers"])),
         errors={table: CodecError(**error) for table, error in json.loads(metadata["errors"]).items()},
         dropped=json.loads(metadata["dropped"]),
     )
+
+
+def _read_augment(text: str, *, name: str) -> AugmentSpec:
+    try:
+        return AugmentSpec.from_json(json.loads(text))
+    except ValueError as error:
+        raise ValueError(f"{name}: {error}: run `pocketclip reinforce` again with this release") from None
