@@ -73,7 +73,7 @@ def test_missing_files_and_unknown_names_are_told(tmp_path):
         pocketclip.create_model_and_transforms("pocketclip_tiny", pretrained=tmp_path / "gone.safetensors")
     with pytest.raises(FileNotFoundError, match="datacompdr does not exist"):
         pocketclip.create_model_and_transforms("pocketclip_tiny", pretrained="datacompdr")
-    with pytest.raises(FileNotFoundError, match="is a folder, not a file"):
+    with pytest.raises(ValueError, match="holds no model that pocketclip reads"):
         pocketclip.create_model_and_transforms("pocketclip_tiny", pretrained=tmp_path)
     with pytest.raises(ValueError, match="Unknown variant 'ViT-B-32'"):
         pocketclip.create_model_and_transforms("ViT-B-32")

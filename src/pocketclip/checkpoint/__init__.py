@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from pocketclip.checkpoint.loaded import CheckpointConfig, Loaded, create, variant_config
 from pocketclip.checkpoint.records import structure, unstructure
 from pocketclip.checkpoint.state import load_state, save_state
-from pocketclip.checkpoint.store import CheckpointConfig, Loaded, create, load, save, variant_config
+from pocketclip.checkpoint.store import load, save
 
 __all__ = [
     "CheckpointConfig",

@@ -10,7 +10,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from pocketclip.checkpoint.store import Loaded, create, load, variant_config
+from pocketclip.checkpoint.loaded import Loaded, create, same_architecture, variant_config
+from pocketclip.checkpoint.store import load
 from pocketclip.data.tokenize import Tokenizer
 from pocketclip.models.clip import Clip
 from pocketclip.models.variants import VARIANTS
@@ -38,7 +39,8 @@ def create_model_and_transforms(
 
     Args:
         name: of a variant in either spelling (`MobileCLIP2-S0`, `mobileclip2_s0`).
-        pretrained: checkpoint file; None for random weights.
+        pretrained: whatever `pocketclip.load` takes: a checkpoint, weights of open_clip or Apple, a folder,
+            "hf-hub:ORG/NAME"; None for random weights.
 
     Returns:
         The model in evaluation mode; then twice the transform of a picture to float32 [3, H, W] (training augments
@@ -48,7 +50,7 @@ def create_model_and_transforms(
         ValueError: unknown name, or the checkpoint is of another variant.
         FileNotFoundError: no such checkpoint.
     """
-    loaded = _load_variant(name, Path(pretrained)) if pretrained else create(name)
+    loaded = _load_variant(name, pretrained) if pretrained else create(name)
     return loaded.model, loaded.preprocess, loaded.preprocess
 
 
@@ -66,15 +68,14 @@ def get_tokenizer(name: str) -> Tokenize:
     return tokenize
 
 
-def _load_variant(name: str, path: Path) -> Loaded:
+def _load_variant(name: str, pretrained: str | Path) -> Loaded:
     expected = variant_config(name)
-    if not path.is_file():  # never another variant's random weights, for a path that reads like its name
-        what = "is a folder, not a file" if path.is_dir() else "does not exist"
-        raise FileNotFoundError(f"{path} {what}: give pretrained a file written by `pocketclip train`")
-    loaded = load(path)
-    if loaded.config.model != expected.model:
-        raise ValueError(
-            f"{path} does not hold a {name}: its towers are {loaded.config.model}; "
-            "`pocketclip.load(path)` takes whatever a checkpoint holds"
+    is_there = str(pretrained).startswith("hf-hub:") or Path(pretrained).exists()
+    if not is_there:  # never another variant's random weights, for a path that reads like its name
+        raise FileNotFoundError(
+            f"{pretrained} does not exist: give pretrained a file written by `pocketclip train`, other weights, or "
+            "hf-hub:ORG/NAME"
         )
+    loaded = load(pretrained, variant=name)
+    assert same_architecture(loaded.config.model, expected.model)
     return loaded

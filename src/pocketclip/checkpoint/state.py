@@ -10,7 +10,7 @@ from typing import Any
 import safetensors
 from torch import Tensor
 
-from pocketclip.checkpoint.layout import serialize
+from pocketclip.checkpoint.layout import write_safetensors
 from pocketclip.data.publish import publish_file
 
 FORMAT = "pocketclip-state"
@@ -31,7 +31,7 @@ def save_state(path: Path, state: Mapping[str, object]) -> None:
     tree = _describe(dict(state), place="state", tensors=tensors)
     metadata = {"format": FORMAT, "version": VERSION, "tree": json.dumps(tree, separators=(",", ":"))}
     with publish_file(path) as file:
-        file.write(serialize(tensors, metadata=metadata))
+        write_safetensors(file, tensors, metadata=metadata)
 
 
 def load_state(path: Path) -> dict[str, Any]:

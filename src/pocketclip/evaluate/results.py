@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from pocketclip.checkpoint.store import structure, unstructure
+from pocketclip.checkpoint.records import structure, unstructure
 from pocketclip.data.index import Dropped
 from pocketclip.data.publish import publish_file
 from pocketclip.evaluate.bootstrap import Bootstrap, Interval
