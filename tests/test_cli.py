@@ -27,13 +27,14 @@ Cli = Callable[
     ..., Any
 ]  # the fixtures `cli` and `run_python`; they give a record with code, out, err, sentence()
 
-VERBS = ("pack", "reinforce", "train", "evaluate", "export", "index", "search", "describe", "demo")
+VERBS = ("pack", "reinforce", "train", "evaluate", "export", "index", "search", "describe", "upload", "demo")
 TORCH_VERBS = {
     "reinforce": ("data", "out", "--teacher", "a=a.safetensors"),
     "train": ("--list",),
     "evaluate": ("a.safetensors", "--data", "data"),
     "export": ("a.safetensors", "out"),
     "describe": ("mobileclip2_s0",),
+    "upload": ("a.safetensors", "org/name"),
     "demo": ("out",),
 }
 PYPROJECT = Path(__file__).parents[1] / "pyproject.toml"

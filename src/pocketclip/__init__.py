@@ -20,6 +20,7 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from pocketclip.checkpoint.hub import save_to_hub
     from pocketclip.checkpoint.names import create_model_and_transforms, get_tokenizer, list_models
     from pocketclip.checkpoint.store import CheckpointConfig, Loaded, load, save
     from pocketclip.data.preprocess import Preprocess
@@ -48,6 +49,7 @@ _HOMES = {
     "list_models": "pocketclip.checkpoint.names",
     "load": "pocketclip.checkpoint.store",
     "save": "pocketclip.checkpoint.store",
+    "save_to_hub": "pocketclip.checkpoint.hub",
 }
 
 __all__ = [
@@ -67,6 +69,7 @@ __all__ = [
     "list_models",
     "load",
     "save",
+    "save_to_hub",
 ]
 
 

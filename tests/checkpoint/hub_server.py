@@ -12,13 +12,17 @@ import json
 import re
 import socket
 import threading
+import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
+import huggingface_hub
+import pytest
 import yaml
 
 READER, WRITER = "hf_reader", "hf_writer"  # the tokens it knows
@@ -145,6 +149,23 @@ class Hub:
                     fault.times -= 1
                     return fault
         return None
+
+
+def talk_to(hub: Hub, *, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Makes this process's client ask this hub, by plain HTTP, with a cache of its own and nobody logged in."""
+    for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"):
+        monkeypatch.delenv(name, raising=False)
+    settings = {
+        "ENDPOINT": hub.url,
+        "HUGGINGFACE_CO_URL_TEMPLATE": hub.url + "/{repo_id}/resolve/{revision}/{filename}",
+        "HF_HUB_CACHE": str(home / "cache"),
+        "HF_TOKEN_PATH": str(home / "token"),
+        "HF_HUB_DISABLE_XET": True,
+        "HF_HUB_OFFLINE": False,
+    }
+    for name, value in settings.items():  # read from the environment when the client is imported
+        monkeypatch.setattr(huggingface_hub.constants, name, value)
+    monkeypatch.setattr(time, "sleep", lambda _seconds: None)  # between the client's attempts
 
 
 def is_large(name: str, size: int) -> bool:

@@ -9,7 +9,6 @@ import errno
 import os
 import re
 import resource
-import time
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import replace
@@ -20,7 +19,7 @@ import pytest
 import torch
 import yaml
 from tests.checkpoint.conftest import randomised
-from tests.checkpoint.hub_server import READER, WRITER, Fault, Hub
+from tests.checkpoint.hub_server import READER, WRITER, Fault, Hub, talk_to
 
 from pocketclip.checkpoint import Loaded, load
 from pocketclip.checkpoint.card import MARK, model_card
@@ -36,19 +35,9 @@ OLD, NEW = os.urandom(30_000), os.urandom(30_000)
 
 @pytest.fixture
 def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
-    """A hub that this process's client talks to, by plain HTTP, with a cache of its own and nobody logged in."""
-    constants = huggingface_hub.constants
-    for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"):
-        monkeypatch.delenv(name, raising=False)
+    """A hub that this process's client talks to; its cache is `tmp_path / "cache"`."""
     with Hub() as server:
-        monkeypatch.setattr(constants, "ENDPOINT", server.url)
-        resolve = server.url + "/{repo_id}/resolve/{revision}/{filename}"
-        monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", resolve)
-        monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
-        monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(tmp_path / "token"))
-        monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
-        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
-        monkeypatch.setattr(time, "sleep", lambda _seconds: None)  # between the client's attempts
+        talk_to(server, home=tmp_path, monkeypatch=monkeypatch)
         huggingface_hub.close_session()
         yield server
         huggingface_hub.close_session()

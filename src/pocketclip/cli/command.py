@@ -18,6 +18,7 @@ from tyro.conf import subcommand
 
 from pocketclip.cli.describe import Describe
 from pocketclip.cli.extras import require
+from pocketclip.cli.hub import Upload
 from pocketclip.cli.terminal import drop_output, flush_output, readable_streams, say, sentence
 from pocketclip.cli.verbs import (
     Demo,
@@ -42,6 +43,7 @@ _VERBS: Mapping[str, type] = {
     "index": Index,
     "search": Search,
     "describe": Describe,
+    "upload": Upload,
     "demo": Demo,
 }
 _STYLE = (tyro.conf.DisallowNone, tyro.conf.FlagCreatePairsOff, tyro.conf.PositionalMetavarFromFieldName)
