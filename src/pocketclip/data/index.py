@@ -75,18 +75,31 @@ def read_index(folder: Path) -> ShardIndex:
             f"{folder} is not a packed folder (no {INDEX_FILE}): run `pocketclip pack SOURCE {folder}`, "
             f"again if it was interrupted"
         )
+    return parse_index(path.read_bytes(), name=str(path))
+
+
+def parse_index(data: bytes, *, name: str) -> ShardIndex:
+    """The index in the bytes of an `index.json`.
+
+    Args:
+        data: the file's bytes, wherever it is.
+        name: the file's, for messages.
+
+    Raises:
+        ValueError: the index is damaged or of another version.
+    """
     try:
-        content = json.loads(path.read_bytes())
+        content = json.loads(data)
     except ValueError as error:
-        raise ValueError(f"{path} is damaged ({error}): delete the folder and pack it again") from error
+        raise ValueError(f"{name} is damaged ({error}): delete the folder and pack it again") from error
     if not isinstance(content, dict) or "version" not in content:
-        raise ValueError(f"{path} is not the index of a packed folder: choose another folder")
+        raise ValueError(f"{name} is not the index of a packed folder: choose another folder")
     if content["version"] != INDEX_VERSION:
         raise ValueError(
-            f"{path} has version {content['version']!r} and this pocketclip reads version {INDEX_VERSION}: "
+            f"{name} has version {content['version']!r} and this pocketclip reads version {INDEX_VERSION}: "
             f"pack the source again with this pocketclip, or use the one that wrote it"
         )
-    return _parse_index(content, path=path)
+    return _parse_index(content, path=name)
 
 
 def write_index(folder: Path, index: ShardIndex) -> None:
@@ -95,11 +108,15 @@ def write_index(folder: Path, index: ShardIndex) -> None:
     Raises:
         PublishError: it cannot be written.
     """
-    content = asdict(index)
-    text = json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
     with publish_file(Path(folder) / INDEX_FILE) as file:
-        # file names that are not UTF-8 arrive as lone surrogates; this writes those as JSON escapes
-        file.write(text.encode(errors="backslashreplace"))
+        file.write(index_bytes(index))
+
+
+def index_bytes(index: ShardIndex) -> bytes:
+    """The bytes of an `index.json`, the same for the same values."""
+    text = json.dumps(asdict(index), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+    # file names that are not UTF-8 arrive as lone surrogates; this writes those as JSON escapes
+    return text.encode(errors="backslashreplace")
 
 
 def split_shards(folder: Path, split: str) -> list[Path]:
@@ -133,7 +150,7 @@ def split_shards(folder: Path, split: str) -> list[Path]:
     return paths
 
 
-def _parse_index(content: dict[str, JsonValue], *, path: Path) -> ShardIndex:
+def _parse_index(content: dict[str, JsonValue], *, path: str) -> ShardIndex:
     unknown = set(content) - {f.name for f in fields(ShardIndex)}
     if unknown:
         raise ValueError(f"{path} has unknown fields {', '.join(sorted(unknown))}: pack the source again")
@@ -158,7 +175,7 @@ def _parse_index(content: dict[str, JsonValue], *, path: Path) -> ShardIndex:
     )
 
 
-def _entry(row: JsonValue, *, path: Path) -> ShardEntry:
+def _entry(row: JsonValue, *, path: str) -> ShardEntry:
     fields = _row(row, names=("file", "num_bytes", "num_samples", "sha256"), what="splits", path=path)
     return ShardEntry(
         file=_text(fields["file"], what="file", path=path),
@@ -168,7 +185,7 @@ def _entry(row: JsonValue, *, path: Path) -> ShardEntry:
     )
 
 
-def _dropped(row: JsonValue, *, path: Path) -> Dropped:
+def _dropped(row: JsonValue, *, path: str) -> Dropped:
     fields = _row(row, names=("reason", "source"), what="dropped", path=path)
     return Dropped(
         source=_text(fields["source"], what="source", path=path),
@@ -176,32 +193,32 @@ def _dropped(row: JsonValue, *, path: Path) -> Dropped:
     )
 
 
-def _row(row: JsonValue, *, names: tuple[str, ...], what: str, path: Path) -> dict[str, JsonValue]:
+def _row(row: JsonValue, *, names: tuple[str, ...], what: str, path: str) -> dict[str, JsonValue]:
     if not isinstance(row, dict) or sorted(row) != list(names):
         raise ValueError(f"{path} is damaged (a row of {what} is {row!r}): pack the source again")
     return row
 
 
-def _count(value: JsonValue, *, what: str, path: Path) -> int:
+def _count(value: JsonValue, *, what: str, path: str) -> int:
     if not isinstance(value, int) or value < 0:
         raise ValueError(f"{path} is damaged ({what} is not a count): pack the source again")
     return value
 
 
-def _mapping(content: dict[str, JsonValue], what: str, *, path: Path) -> dict[str, JsonValue]:
+def _mapping(content: dict[str, JsonValue], what: str, *, path: str) -> dict[str, JsonValue]:
     value = content.get(what)
     if not isinstance(value, dict):
         raise ValueError(f"{path} is damaged ({what} is not a mapping): pack the source again")
     return value
 
 
-def _list(value: JsonValue, *, what: str, path: Path) -> list[JsonValue]:
+def _list(value: JsonValue, *, what: str, path: str) -> list[JsonValue]:
     if not isinstance(value, list):
         raise ValueError(f"{path} is damaged ({what} is not a list): pack the source again")
     return value
 
 
-def _text(value: JsonValue, *, what: str, path: Path) -> str:
+def _text(value: JsonValue, *, what: str, path: str) -> str:
     if not isinstance(value, str):
         raise ValueError(f"{path} is damaged ({what} is not a text): pack the source again")
     return value

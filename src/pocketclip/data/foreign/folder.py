@@ -34,6 +34,7 @@ class CaptionedFile:
         captions: gathered so far.
         meta: other fields of its rows.
         sidecar: text file to read the captions from, one a line, instead.
+        key: of its sample; given by `in_order`.
     """
 
     path: Path
@@ -41,31 +42,37 @@ class CaptionedFile:
     captions: list[str] = field(default_factory=list)
     meta: dict[str, JsonValue] = field(default_factory=dict)
     sidecar: Path | None = None
+    key: str = ""
+
+
+def in_order(pictures: Sequence[CaptionedFile], *, salt: str) -> list[CaptionedFile]:
+    """Gives picture files their keys, and puts them in the order of a hash, so that every shard is like the others."""
+    stems = Counter(_without_suffix(picture.name) for picture in pictures)
+    for picture in pictures:
+        stem = _without_suffix(picture.name)
+        picture.key = make_key(stem if stems[stem] == 1 else picture.name)
+    return sorted(pictures, key=lambda p: (unit_hash(salt, "order", p.name), p.name))
 
 
 def read_candidates(
-    pictures: Sequence[CaptionedFile], *, split_of: Callable[[str], str], salt: str
+    pictures: Iterable[CaptionedFile], *, split_of: Callable[[str], str]
 ) -> Iterator[Candidate | Dropped]:
-    """Reads picture files one by one, in the order of a hash, so that every shard is like the others.
+    """Reads picture files one by one.
 
     Args:
-        pictures: the files.
+        pictures: the files, `in_order`.
         split_of: key -> split.
-        salt: of the hash.
 
     Yields:
         A candidate for each, or why there is none.
     """
-    stems = Counter(_without_suffix(picture.name) for picture in pictures)
-    for picture in sorted(pictures, key=lambda p: (unit_hash(salt, "order", p.name), p.name)):
-        stem = _without_suffix(picture.name)
-        key = make_key(stem if stems[stem] == 1 else picture.name)
+    for picture in pictures:
         try:
             captions = tuple(picture.captions) or _sidecar_captions(picture)
             yield Candidate(
                 source=picture.name,
-                split=split_of(key),
-                key=key,
+                split=split_of(picture.key),
+                key=picture.key,
                 image=picture.path.read_bytes(),
                 captions=captions,
                 meta=picture.meta,

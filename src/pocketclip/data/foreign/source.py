@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import chain
 from pathlib import Path
 from typing import TypeAlias
@@ -13,6 +13,7 @@ from pocketclip.data.foreign.candidate import Candidate
 from pocketclip.data.foreign.folder import (
     CaptionedFile,
     find_sidecar_pictures,
+    in_order,
     is_picture,
     read_candidates,
     read_table,
@@ -37,8 +38,8 @@ _Items: TypeAlias = Iterator[Candidate | Dropped]
 
 def list_files(source: Path) -> tuple[list[Path], Path]:
     """Files of a source in order, and the folder their names are relative to."""
-    if _RANGE.search(str(source)):
-        paths = _expand(str(source))
+    if is_pattern(str(source)):
+        paths = [Path(name) for name in expand(str(source))]
         if not any(path.is_file() for path in paths):
             raise FileNotFoundError(f"{source}: none of its {len(paths)} files is there ({paths[0]}, ...)")
         return paths, Path(os.path.commonpath([path.parent for path in paths]))
@@ -46,7 +47,7 @@ def list_files(source: Path) -> tuple[list[Path], Path]:
         return [source], source.parent
     if not source.is_dir():
         raise FileNotFoundError(f"{source}: no such file or folder")
-    if _is_packed(source):
+    if is_packed(source):
         raise ValueError(f"{source} is already a packed folder: use it as it is")
     files: list[Path] = []
     for folder, subfolders, names in os.walk(source, followlinks=True):
@@ -55,7 +56,8 @@ def list_files(source: Path) -> tuple[list[Path], Path]:
     return files, source
 
 
-def _is_packed(folder: Path) -> bool:
+def is_packed(folder: Path) -> bool:
+    """Whether a folder is one that `pack` or `reinforce` finished."""
     try:
         read_index(folder)
     except (FileNotFoundError, ValueError):  # none, or some other tool's index.json
@@ -63,10 +65,16 @@ def _is_packed(folder: Path) -> bool:
     return True
 
 
-def _expand(pattern: str) -> list[Path]:
+def is_pattern(name: str) -> bool:
+    """Whether a name has a range in braces."""
+    return _RANGE.search(name) is not None
+
+
+def expand(pattern: str) -> list[str]:
+    """The names that a pattern with ranges in braces stands for: `{000..127}`; any number of ranges."""
     match = _RANGE.search(pattern)
     if match is None:
-        return [Path(pattern)]
+        return [pattern]
     first, last = match[1], match[2]
     width = len(first) if len(first) == len(last) else 0
     numbers = range(int(first), int(last) + 1)
@@ -75,7 +83,7 @@ def _expand(pattern: str) -> list[Path]:
     return [
         path
         for number in numbers
-        for path in _expand(f"{pattern[: match.start()]}{number:0{width}d}{pattern[match.end() :]}")
+        for path in expand(f"{pattern[: match.start()]}{number:0{width}d}{pattern[match.end() :]}")
     ]
 
 
@@ -83,35 +91,45 @@ def read_source(
     source: Path, files: Sequence[Path], *, root: Path, split_of: Callable[[str], str], salt: str
 ) -> tuple[_Items, int | None]:
     """The items of a source in the layout it turns out to have, and how many there are, where known."""
-    tables = [path for path in files if path.name.casefold() in _TABLE_NAMES]
+    tables = _tables(source, files)
     tars = [path for path in files if path.suffix.casefold() == ".tar"]
     parquets = [path for path in files if path.suffix.casefold() == ".parquet"]
     pictures = [path for path in files if is_picture(path)]
-    if source.is_file() and not tables and source.suffix.casefold() in (".jsonl", ".csv", ".tsv"):
-        tables = [source]
     if not tables and sum(map(bool, (tars, parquets, pictures))) > 1:
         raise ValueError(
             f"{source} holds pictures, tars or parquet side by side: pack one kind at a time, "
             f"each from a folder of its own"
         )
-    if tables:
-        return _captioned((read_table(path, root=root) for path in tables), split_of=split_of, salt=salt)
-    if tars:
+    if not tables and tars:
         return read_tars(tars, split_of=split_of), None
-    if parquets:
+    if not tables and parquets:
         return read_parquet(parquets, root=root, split_of=split_of), None
-    if pictures and not source.is_file():
-        return _captioned([find_sidecar_pictures(files, root=root)], split_of=split_of, salt=salt)
+    found = find_pictures(source, files, root=root)
+    if found is not None:
+        captioned, dropped = found
+        items = chain(dropped, read_candidates(in_order(captioned, salt=salt), split_of=split_of))
+        return items, len(captioned) + len(dropped)
     raise ValueError(f"{source} holds nothing that can be packed. What is understood: {LAYOUTS}")
 
 
-def _captioned(
-    found: Iterable[tuple[list[CaptionedFile], list[Dropped]]], *, split_of: Callable[[str], str], salt: str
-) -> tuple[_Items, int]:
-    pictures: list[CaptionedFile] = []
-    dropped: list[Dropped] = []
-    for some, others in found:
-        pictures += some
-        dropped += others
-    items = chain(dropped, read_candidates(pictures, split_of=split_of, salt=salt))
-    return items, len(pictures) + len(dropped)
+def find_pictures(
+    source: Path, files: Sequence[Path], *, root: Path
+) -> tuple[list[CaptionedFile], list[Dropped]] | None:
+    """Captioned picture files among the files of a source, and what cannot be used; None where there are none."""
+    tables = _tables(source, files)
+    if tables:
+        found = [read_table(path, root=root) for path in tables]
+    elif not source.is_file() and any(is_picture(path) for path in files):
+        found = [find_sidecar_pictures(files, root=root)]
+    else:
+        return None
+    pictures, dropped = zip(*found, strict=True)
+    return list(chain.from_iterable(pictures)), list(chain.from_iterable(dropped))
+
+
+def _tables(source: Path, files: Sequence[Path]) -> list[Path]:
+    """Tables of captions: those of the usual names, or a file that was given by its own."""
+    tables = [path for path in files if path.name.casefold() in _TABLE_NAMES]
+    if source.is_file() and not tables and source.suffix.casefold() in (".jsonl", ".csv", ".tsv"):
+        return [source]
+    return tables
