@@ -24,9 +24,11 @@ TOKENIZER = Tokenizer(TokenizerConfig(vocab_size=600, context_length=64))
 PX = 24
 
 
-def open_stream(shards, *, position=None, **config):
+def open_stream(shards, *, position=None, rank=0, num_ranks=1, **config):
     config = StreamConfig(**{"batch_size": 16, "image_px": PX, **config})
-    return Stream(shards, config=config, tokenizer=TOKENIZER, position=position)
+    return Stream(
+        shards, config=config, tokenizer=TOKENIZER, position=position, rank=rank, num_ranks=num_ranks
+    )
 
 
 def take(num, shards, **more):
@@ -109,7 +111,8 @@ def test_going_on_from_any_position_gives_the_batches_that_would_have_come(plain
             next(batches)
         position = first.position
         expected = [fingerprint(next(batches)) for _ in range(2)]
-    assert position == Position(*divmod(num, 48 // batch_size))
+    epoch, batch = divmod(num, 48 // batch_size)
+    assert position == Position(epoch, batch * batch_size)
     assert fingerprints(2, shards, position=position, **config) == expected
 
 
@@ -326,8 +329,33 @@ def test_fewer_samples_than_a_batch_are_an_error(plain):
 
 
 def test_a_position_of_another_stream_is_refused(plain):
-    with pytest.raises(ValueError, match="batch 3 of an epoch of 3 does not exist"):
-        open_stream(plain, position=Position(0, 3))
+    with pytest.raises(ValueError, match="sample 48 of an epoch of 48 does not exist"):
+        open_stream(plain, position=Position(0, 48))
+
+
+@pytest.mark.parametrize("num_ranks", [2, 3])
+def test_ranks_share_an_epoch_without_repeating_or_skipping(plain, num_ranks):
+    streams = [
+        open_stream(plain, batch_size=16 // num_ranks, rank=rank, num_ranks=num_ranks)
+        for rank in range(num_ranks)
+    ]
+    alone = open_stream(plain, batch_size=16 // num_ranks * num_ranks)
+    for one, *parts in zip(alone, *streams, strict=False):
+        assert one.keys == tuple(key for part in parts for key in part.keys)
+        if streams[0].position.epoch:
+            break
+    assert len({stream.position for stream in streams}) == 1
+
+
+def test_another_number_of_ranks_goes_on_with_the_rest_of_the_epoch(plain):
+    seen: list[str] = []
+    pair = [open_stream(plain, batch_size=6, rank=rank, num_ranks=2) for rank in range(2)]
+    for batches in zip(*(islice(stream, 2) for stream in pair), strict=True):
+        seen += [key for batch in batches for key in batch.keys]
+    rest = open_stream(plain, batch_size=8, position=pair[0].position)
+    seen += [key for batch in islice(rest, 3) for key in batch.keys]
+    assert len(seen) == len(set(seen)) == 48
+    assert rest.position == Position(1, 0)
 
 
 @pytest.mark.parametrize(

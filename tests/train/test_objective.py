@@ -69,7 +69,10 @@ def make_batch(*, synthetic=True, teachers=(("conv", 7, 30.0), ("vit", 3, 70.0))
 
 
 def terms_of(config, batch, model=None):
-    return Objective(ObjectiveConfig(**config), preprocess=PREPROCESS, device="cpu")(model or Towers(), batch)
+    model = model or Towers()
+    objective = Objective(ObjectiveConfig(**config), preprocess=PREPROCESS, device="cpu")
+    objective.prepare(model)
+    return objective.loss(objective.encode(model, batch), batch)
 
 
 # The formula, in float64 and in the letters of the paper (arXiv 2508.20691, eq. 1-3)

@@ -23,14 +23,14 @@ from pocketclip.data.picture import decode
 from pocketclip.data.publish import PublishError
 from pocketclip.data.shard import write_shard
 from pocketclip.data.stream import StreamConfig
-from pocketclip.fit import LoopConfig, OptimConfig, read_journal
+from pocketclip.fit import LoopConfig, OptimConfig, read_journal, saved_states
 from pocketclip.recipes.registry import recipe
 from pocketclip.reinforce import ReinforceConfig, TeacherSpec, reinforce
 from pocketclip.train import ObjectiveConfig, TrainConfig, train
 
 torch.set_num_threads(1)
 PX = variant_config("pocketclip_tiny").preprocess.size
-RATES = ("samples_per_s", "data_wait_share")
+RATES = ("samples_per_s", "data_wait_share", "memory_gb")
 
 
 def config(*, stream=None, objective=None, loop=None, optim=None, **fields):
@@ -56,6 +56,10 @@ def records(out):
         {name: value for name, value in record.items() if name not in RATES}
         for record in read_journal(out / "metrics.jsonl")
     ]
+
+
+def latest_state(out):
+    return saved_states(out / "states")[0]
 
 
 def snapshot(folder):
@@ -155,7 +159,7 @@ def test_the_command_line_killed_on_its_way_is_gone_on_with(shapes, tmp_path):
         env={**os.environ, "OMP_NUM_THREADS": "1"},
     )
     assert killed.returncode == -signal.SIGKILL, killed.stderr
-    assert load_state(out / "state.safetensors")["step"] == 2
+    assert load_state(latest_state(out))["step"] == 2
     run = recipe("emoji.debug_student_plain")
     run = replace(
         run,
@@ -208,7 +212,7 @@ def test_an_interrupted_run_refuses_another_configuration_too(shapes, tmp_path):
     run = config(loop={"evaluate_every": 3})
     with pytest.raises(KeyboardInterrupt):
         train(run, data=shapes, out=tmp_path, evaluate=interrupt)
-    assert (tmp_path / "state.safetensors").is_file()
+    assert latest_state(tmp_path).is_file()
     with pytest.raises(ValueError, match="another configuration"):
         train(replace(run, seed=1), data=shapes, out=tmp_path)
 
@@ -352,16 +356,36 @@ def test_unknown_variants_splits_and_folders_are_told(shapes, tmp_path):
         train(config(), data=tmp_path / "nothing", out=tmp_path / "c")
 
 
-def test_a_damaged_state_is_told_and_deleting_it_starts_anew(shapes, tmp_path):
+def test_a_damaged_state_is_told_and_the_one_before_is_gone_on_from(shapes, tmp_path, capsys):
+    run = config(loop={"keep_states": 2, "evaluate_every": 5})
+    expected = train(run, data=shapes, out=tmp_path / "whole", evaluate=score).read_bytes()
+
+    def interrupt(_model):
+        raise KeyboardInterrupt
+
+    out = tmp_path / "out"
+    with pytest.raises(KeyboardInterrupt):
+        train(run, data=shapes, out=out, evaluate=interrupt)
+    newest, older = saved_states(out / "states")
+    assert (newest.name, older.name) == ("step-00000004.safetensors", "step-00000002.safetensors")
+    newest.write_bytes(newest.read_bytes()[:-100])
+    assert train(run, data=shapes, out=out, evaluate=score).read_bytes() == expected
+    assert f"{newest} cannot be used, the one before is tried" in capsys.readouterr().err
+
+
+def test_damaged_states_alone_are_told_and_deleting_them_starts_anew(shapes, tmp_path):
     run = config(loop={"num_steps": 2})
     expected = train(run, data=shapes, out=tmp_path / "whole").read_bytes()
     out = tmp_path / "out"
-    out.mkdir()
+    (out / "states").mkdir(parents=True)
     (out / "config.json").write_bytes((tmp_path / "whole" / "config.json").read_bytes())
-    (out / "state.safetensors").write_bytes(b"torn")
-    with pytest.raises(ValueError, match=r"state\.safetensors is not a whole training state .*delete it"):
+    torn = out / "states" / "step-00000001.safetensors"
+    torn.write_bytes(b"torn")
+    with pytest.raises(
+        ValueError, match=r"step-00000001\.safetensors is not a whole training state .*delete it"
+    ):
         train(run, data=shapes, out=out)
-    (out / "state.safetensors").unlink()
+    torn.unlink()
     assert train(run, data=shapes, out=out).read_bytes() == expected
 
 
@@ -375,17 +399,22 @@ def test_an_unwritable_folder_is_told(shapes, tmp_path):
 
 def test_a_disk_that_fills_up_stops_the_run_with_its_last_state(shapes, tmp_path):
     run = config()
-    states = []
+
+    calls = []
 
     def fill(_model):
-        states.append((tmp_path / "state.safetensors").read_bytes())
-        (tmp_path / ".state.safetensors.partial").symlink_to("/dev/full")
+        calls.append(1)
+        if len(calls) > 1:
+            return {}
+        (tmp_path / "states" / ".step-00000004.safetensors.partial").symlink_to("/dev/full")
         return {}
 
     filling = replace(run, loop=replace(run.loop, evaluate_every=3))
-    with pytest.raises(PublishError, match=r"disk full while writing .*state\.safetensors.*free some space"):
+    with pytest.raises(
+        PublishError, match=r"disk full while writing .*step-00000004\.safetensors.*free some space"
+    ):
         train(filling, data=shapes, out=tmp_path, evaluate=fill)
-    assert (tmp_path / "state.safetensors").read_bytes() == states[0]
+    assert latest_state(tmp_path).name == "step-00000002.safetensors"
     checkpoint = train(filling, data=shapes, out=tmp_path, evaluate=score)
     whole = train(filling, data=shapes, out=tmp_path / "whole", evaluate=score)
     assert checkpoint.read_bytes() == whole.read_bytes()

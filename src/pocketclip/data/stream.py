@@ -33,7 +33,7 @@ class StreamConfig:
     """How samples become batches.
 
     Attributes:
-        batch_size: samples a batch; an epoch's last, incomplete batch is left out.
+        batch_size: samples a batch of each process; what is left of an epoch when there is less for all is left out.
         image_px: side of the pictures in pixels.
         seed: of the order, the views and the choice among captions.
         augment: views to draw; of no effect where stored views are replayed.
@@ -79,6 +79,16 @@ class StoredRows:
     synthetic_BD: np.ndarray | None
     logit_scale: float
 
+    def rows(self, start: int, stop: int) -> StoredRows:
+        """Those of the samples from `start` to `stop`, the end excluded."""
+        part = slice(start, stop)
+        return StoredRows(
+            image_BD=self.image_BD[part],
+            text_BD=self.text_BD[part],
+            synthetic_BD=None if self.synthetic_BD is None else self.synthetic_BD[part],
+            logit_scale=self.logit_scale,
+        )
+
 
 @dataclass(frozen=True, kw_only=True)
 class Batch:
@@ -100,13 +110,24 @@ class Batch:
     stored: Mapping[str, StoredRows]
     dropped: tuple[Dropped, ...] = ()
 
+    def rows(self, start: int, stop: int) -> Batch:
+        """The samples from `start` to `stop`, the end excluded, as a batch."""
+        part = slice(start, stop)
+        return Batch(
+            keys=self.keys[part],
+            pixels_BHWC=self.pixels_BHWC[part],
+            tokens_BL=self.tokens_BL[part],
+            synthetic_BL=None if self.synthetic_BL is None else self.synthetic_BL[part],
+            stored={name: rows.rows(start, stop) for name, rows in self.stored.items()},
+        )
+
 
 @dataclass(frozen=True)
 class Position:
-    """Where a stream stands: `batch` batches of `epoch` have been taken."""
+    """Where a stream stands: all processes together have taken `sample` samples of `epoch`."""
 
     epoch: int = 0
-    batch: int = 0
+    sample: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -131,6 +152,8 @@ class Stream:
         config: how samples become batches.
         tokenizer: of the model to train.
         position: where to go on.
+        rank: this process among those that train together: each gets its own batches of one common order.
+        num_ranks: how many they are; a position may be gone on from by another number.
 
     Attributes:
         position: after the batch taken last.
@@ -148,9 +171,13 @@ class Stream:
         config: StreamConfig,
         tokenizer: Tokenizer,
         position: Position | None = None,
+        rank: int = 0,
+        num_ranks: int = 1,
     ) -> None:
         self.config = config
         self.position = position or Position()
+        self._rank = rank
+        self._together = num_ranks * config.batch_size
         self.dropped: dict[str, Dropped] = {}
         self._tokenizer = tokenizer
         self._readers = [ShardReader(path) for path in shards]
@@ -163,23 +190,24 @@ class Stream:
             np.concatenate([np.arange(size) for size in sizes]) if sizes else np.zeros(0, dtype=np.int64)
         )
         self._order: tuple[int, np.ndarray] | None = None
-        if len(self._row_of) < config.batch_size:
+        if len(self._row_of) < self._together:
             raise ValueError(
-                f"{len(self._row_of)} samples are fewer than one batch of {config.batch_size}: "
+                f"{len(self._row_of)} samples are fewer than one batch of {self._together}: "
                 "pack more pictures or take a smaller batch"
             )
-        if self.position.batch >= len(self):
+        if self.position.sample >= len(self._row_of):
             raise ValueError(
-                f"batch {self.position.batch} of an epoch of {len(self)} does not exist: the saved position "
-                "belongs to other data or another batch size; start the run again"
+                f"sample {self.position.sample} of an epoch of {len(self._row_of)} does not exist: the saved "
+                "position belongs to other data; start the run again"
             )
+        self.position = self._whole(self.position)
         self._decoded: dict[tuple[int, int], Image.Image] = {}
         self._cache_left = config.cache_mb * 2**20
         self._pool = ThreadPoolExecutor(config.num_threads, thread_name_prefix="batches")
 
     def __len__(self) -> int:
-        """Batches an epoch."""
-        return len(self._row_of) // self.config.batch_size
+        """Batches of each process in an epoch."""
+        return len(self._row_of) // self._together
 
     def __enter__(self) -> Stream:
         return self
@@ -202,7 +230,7 @@ class Stream:
         while True:
             while len(ahead) < 2 * self.config.num_threads:
                 order = self._epoch_order(following.epoch)
-                start = following.batch * self.config.batch_size
+                start = following.sample + self._rank * self.config.batch_size
                 members = order[start : start + self.config.batch_size]
                 after = self._after(following)
                 ahead.append((after, self._pool.submit(self._build, following.epoch, members)))
@@ -215,8 +243,12 @@ class Stream:
             yield batch
 
     def _after(self, position: Position) -> Position:
-        last = position.batch + 1 >= len(self)
-        return Position(position.epoch + 1, 0) if last else Position(position.epoch, position.batch + 1)
+        return self._whole(Position(position.epoch, position.sample + self._together))
+
+    def _whole(self, position: Position) -> Position:
+        """The position, or the next epoch's first where this one has too few samples left."""
+        enough = position.sample + self._together <= len(self._row_of)
+        return position if enough else Position(position.epoch + 1, 0)
 
     def _epoch_order(self, epoch: int) -> np.ndarray:
         if self._order is None or self._order[0] != epoch:

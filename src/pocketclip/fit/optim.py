@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+from pocketclip.fit.ranks import like, whole
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,21 +79,31 @@ class WeightAverage:
                 self.tensors[name].copy_(value)
 
     def restore(self, tensors: Mapping[str, Tensor]) -> None:
-        """Takes over a saved average: by name, tensors [D0, D1, ...] as in the model, on any device."""
+        """Takes over a saved average: by name, tensors [D0, D1, ...] as in the model, whole, on any device."""
         for name, value in self.tensors.items():
-            value.copy_(tensors[name])
+            value.copy_(like(tensors[name], value))
+
+
+def optimizer_state(optimizer: torch.optim.Optimizer, model: nn.Module) -> dict[str, dict[str, Tensor]]:
+    """Moments by the name of their parameter, each whole; all processes call it."""
+    return {
+        name: {moment: whole(value) for moment, value in optimizer.state[parameter].items()}
+        for name, parameter in model.named_parameters()
+        if parameter in optimizer.state
+    }
 
 
 @torch.no_grad()
-def restore_optimizer(optimizer: torch.optim.Optimizer, saved: Mapping[str, Any]) -> None:
-    """Takes over a saved state, each moment copied into its parameter's memory layout and device.
+def restore_optimizer(
+    optimizer: torch.optim.Optimizer, model: nn.Module, saved: Mapping[str, Mapping[str, Tensor]]
+) -> None:
+    """Takes over saved moments, each laid out as its parameter is.
 
     The fused step walks the memory of parameter and moments side by side: moments that are laid out otherwise
     (contiguous, where the parameter is channels-last) would be paired with the wrong weights without an error.
     """
-    optimizer.load_state_dict(dict(saved))
-    for parameter, moments in optimizer.state.items():
-        for name, value in moments.items():
-            if isinstance(value, Tensor):
-                like = torch.empty_like(parameter if value.shape == parameter.shape else value)
-                moments[name] = like.copy_(value)
+    for name, parameter in model.named_parameters():
+        if name in saved:
+            optimizer.state[parameter] = {
+                moment: like(value, parameter.detach()) for moment, value in saved[name].items()
+            }

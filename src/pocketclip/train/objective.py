@@ -5,8 +5,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -14,7 +15,9 @@ from torch import Tensor, nn
 
 from pocketclip.data.preprocess import Preprocess
 from pocketclip.data.stream import Batch, StoredRows
-from pocketclip.losses import LossTerms, PairRows, TeacherRows, reinforced_loss
+from pocketclip.fit import Ranks, gather_rows, share_rows
+from pocketclip.fit.ranks import Share
+from pocketclip.losses import PairRows, TeacherRows, reinforced_loss
 
 MAX_LOGIT_SCALE = 100.0
 
@@ -29,11 +32,13 @@ class ObjectiveConfig:
         distill_weight: lambda, in [0, 1]; 0 is plain CLIP training, and needs no reinforced shards.
         caption_weight: of the ground-truth captions' loss.
         synthetic_weight: of the synthetic captions' loss; needs `stream.synthetic`.
+        average_logits: distil the softmax of the teachers' mean logits instead of the mean of the divergences.
     """
 
     distill_weight: float = 0.0
     caption_weight: float = 1.0
     synthetic_weight: float = 0.0
+    average_logits: bool = False
 
     def __post_init__(self) -> None:
         if not 0.0 <= self.distill_weight <= 1.0:
@@ -46,42 +51,88 @@ class ObjectiveConfig:
 
 
 class Objective:
-    """Loss terms of a batch.
+    """Loss terms of a batch, as `fit` asks for them.
 
     Args:
         config: weights.
         preprocess: the model's mean and standard deviation.
         device: where the model is; pixels travel as uint8 and are normalised there.
+        ranks: the processes that train together; None trains alone.
     """
 
-    def __init__(self, config: ObjectiveConfig, *, preprocess: Preprocess, device: str) -> None:
+    def __init__(
+        self, config: ObjectiveConfig, *, preprocess: Preprocess, device: str, ranks: Ranks | None = None
+    ) -> None:
         self.config = config
         self.device = device
+        self.ranks = ranks or Ranks()
         self._mean_C11 = torch.tensor(preprocess.mean, device=device).view(3, 1, 1)
         self._std_C11 = torch.tensor(preprocess.std, device=device).view(3, 1, 1)
 
-    def __call__(self, model: nn.Module, batch: Batch) -> Mapping[str, Tensor]:
-        """`loss` and its parts, each a scalar in nats.
+    @torch.no_grad()
+    def prepare(self, model: nn.Module) -> None:
+        """CLIP's bound: a softmax sharper than 100 is unstable (Radford et al., 2021, section 2.5).
+
+        The parameter itself is bounded, before each step. A clamp of the output would have no gradient above the
+        bound: a scale that once went beyond could never come back.
+        """
+        log_scale = model.logit_scale
+        assert isinstance(log_scale, Tensor)
+        log_scale.clamp_(max=math.log(MAX_LOGIT_SCALE))
+
+    def split(self, batch: Batch, *, parts: int) -> Sequence[Batch]:
+        """`batch` in `parts` parts of nearly equal size, or as many as it has samples."""
+        bounds = np.linspace(0, len(batch.keys), min(parts, len(batch.keys)) + 1).astype(int).tolist()
+        return [batch.rows(start, stop) for start, stop in pairwise(bounds)]
+
+    def encode(self, model: nn.Module, batch: Batch) -> tuple[Tensor, ...]:
+        """Embeddings of a batch.
 
         Args:
             model: a `Clip`: `model(image_BCHW, tokens_BL)` gives unit-norm embeddings and the logit scale.
             batch: from a stream.
+
+        Returns:
+            Those of the pictures [B, D], of each kind of caption [B, D], and the logit scale.
         """
-        _bound_scale(model)
         # A permuted view of BHWC is channels-last already, the faster layout for convolutions.
         pixels_BCHW = torch.from_numpy(batch.pixels_BHWC).to(self.device).permute(0, 3, 1, 2)
         image_BCHW = (pixels_BCHW.float() / 255.0 - self._mean_C11) / self._std_C11
-        sources = self._sources(batch)
-        tokens_L = torch.from_numpy(np.concatenate([tokens for _, tokens, _ in sources])).to(self.device)
-        output = model(image_BCHW, tokens_L)
+        tokens = [tokens_BL for _, tokens_BL, _ in self._sources(batch)]
+        output = model(image_BCHW, torch.from_numpy(np.concatenate(tokens)).to(self.device))
         texts = output.text_embed_BD.split(len(batch.keys))
-        logit_scale = output.logit_scale
-        terms: dict[str, Tensor] = {}
+        return (output.image_embed_BD, *texts, output.logit_scale)
+
+    def loss(self, outputs: tuple[Tensor, ...], batch: Batch) -> Mapping[str, Tensor]:
+        """`loss` and its parts, each a scalar in nats.
+
+        Args:
+            outputs: of `encode`.
+            batch: the same.
+        """
+        image_BD, *texts, logit_scale = outputs
+        share = share_rows(len(image_BD), ranks=self.ranks, device=self.device)
+        sources = self._sources(batch)
         total_weight = sum(weight for weight, _, _ in sources)
-        loss = torch.zeros((), device=self.device)
+        loss = image_BD.new_zeros(())
+        terms: dict[str, Tensor] = {}
+        gathered_ND = gather_rows(image_BD, share=share)
         for (weight, _, kind), text_BD in zip(sources, texts, strict=True):
-            part = self._part(output.image_embed_BD, text_BD, logit_scale, batch, kind)
-            loss = loss + weight / total_weight * part.loss
+            rows = PairRows(
+                image_embed_BD=image_BD,
+                text_embed_BD=text_BD,
+                all_image_embed_ND=gathered_ND,
+                all_text_embed_ND=gather_rows(text_BD, share=share),
+                first=share.first,
+            )
+            part = reinforced_loss(
+                rows,
+                logit_scale=logit_scale,
+                teachers=self._teachers(batch, kind, share=share),
+                distill_weight=self.config.distill_weight,
+                average_logits=self.config.average_logits,
+            )
+            loss = loss + share.weight * weight / total_weight * part.loss
             if self.config.distill_weight < 1.0:
                 terms[f"clip/{kind}"] = part.clip
             if self.config.distill_weight > 0.0:
@@ -101,33 +152,23 @@ class Objective:
             sources.append((self.config.synthetic_weight, batch.synthetic_BL, "synthetic"))
         return sources
 
-    def _part(
-        self, image_BD: Tensor, text_BD: Tensor, logit_scale: Tensor, batch: Batch, kind: str
-    ) -> LossTerms:
-        weight = self.config.distill_weight
-        if weight > 0.0 and not batch.stored:
+    def _teachers(self, batch: Batch, kind: str, *, share: Share) -> dict[str, TeacherRows]:
+        if self.config.distill_weight == 0.0:
+            return {}
+        if not batch.stored:
             raise ValueError("distill_weight is set but no embeddings are read: set stream.replay")
-        teachers = {name: self._rows(rows, kind) for name, rows in batch.stored.items()} if weight else {}
-        rows = PairRows(image_embed_BD=image_BD, text_embed_BD=text_BD)
-        return reinforced_loss(rows, logit_scale=logit_scale, teachers=teachers, distill_weight=weight)
+        return {name: self._rows(rows, kind, share=share) for name, rows in batch.stored.items()}
 
-    def _rows(self, rows: StoredRows, kind: str) -> TeacherRows:
+    def _rows(self, rows: StoredRows, kind: str, *, share: Share) -> TeacherRows:
         text_BD = rows.synthetic_BD if kind == "synthetic" else rows.text_BD
         assert text_BD is not None
+        own = [torch.from_numpy(part).to(self.device) for part in (rows.image_BD, text_BD)]
+        everybodys = [gather_rows(part, share=share) for part in own]
         pairs = PairRows(
-            image_embed_BD=torch.from_numpy(rows.image_BD).to(self.device),
-            text_embed_BD=torch.from_numpy(text_BD).to(self.device),
+            image_embed_BD=own[0],
+            text_embed_BD=own[1],
+            all_image_embed_ND=everybodys[0],
+            all_text_embed_ND=everybodys[1],
+            first=share.first,
         )
         return TeacherRows(pairs=pairs, logit_scale=rows.logit_scale)
-
-
-@torch.no_grad()
-def _bound_scale(model: nn.Module) -> None:
-    """CLIP's bound: a softmax sharper than 100 is unstable (Radford et al., 2021, section 2.5).
-
-    The parameter itself is bounded, before each step. A clamp of the output would have no gradient above the bound:
-    a scale that once went beyond could never come back.
-    """
-    log_scale = model.logit_scale
-    assert isinstance(log_scale, Tensor)
-    log_scale.clamp_(max=math.log(MAX_LOGIT_SCALE))

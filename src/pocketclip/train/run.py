@@ -2,35 +2,34 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
 from torch import nn
 
-from pocketclip.checkpoint import (
-    Loaded,
-    create,
-    load_state,
-    save,
-    save_state,
-    unstructure,
-    variant_config,
-)
-from pocketclip.data.index import Dropped, read_index, split_shards
-from pocketclip.data.publish import publish_file
+from pocketclip.checkpoint import Loaded, create, load, save, save_state, variant_config
+from pocketclip.data.index import split_shards
 from pocketclip.data.stream import Batch, Position, Stream, StreamConfig
-from pocketclip.fit import Hooks, Journal, LoopConfig, OptimConfig, State, fit
+from pocketclip.fit import (
+    Hooks,
+    Journal,
+    LoopConfig,
+    OptimConfig,
+    Ranks,
+    Saver,
+    State,
+    TrackConfig,
+    fit,
+    joined_ranks,
+    open_trackers,
+)
+from pocketclip.train.folder import RunFolder
 from pocketclip.train.objective import Objective, ObjectiveConfig
-
-CHECKPOINT_FILE = "checkpoint.safetensors"
-CONFIG_FILE = "config.json"
-METRICS_FILE = "metrics.jsonl"
-STATE_FILE = "state.safetensors"
+from pocketclip.train.record import describe_run
 
 Evaluator = Callable[[nn.Module], Mapping[str, float]]
 
@@ -73,59 +72,97 @@ class TrainConfig:
             )
 
 
-def train(config: TrainConfig, *, data: Path, out: Path, evaluate: Evaluator | None = None) -> Path:
-    """Trains, or goes on training, and returns the checkpoint's path.
+def train(
+    config: TrainConfig,
+    *,
+    data: Path,
+    out: Path,
+    evaluate: Evaluator | None = None,
+    track: TrackConfig | None = None,
+) -> Path:
+    """Trains, or goes on training, and returns the checkpoint's path; under torchrun, with all its processes.
 
     Args:
         config: the run.
         data: a folder of shards; reinforced ones where `config.stream.replay`.
-        out: the run's folder: config.json, metrics.jsonl, state.safetensors while it runs, checkpoint.safetensors at
-            its end.
+        out: the run's folder: config.json, metrics.jsonl, events/, dropped.jsonl where there is something to list,
+            states/ while it runs, checkpoint.safetensors at its end.
         evaluate: called by the loop with a model in evaluation mode.
+        track: where curves go besides metrics.jsonl; None for nowhere.
 
     Raises:
-        ValueError: the folder holds another run; shards and recipe do not fit; the loss is not finite.
+        ValueError: the folder holds another run; shards and recipe do not fit; training has diverged.
+        StoppedError: SIGTERM came; the same call goes on.
     """
     _check_size(config)
-    checkpoint = out / CHECKPOINT_FILE
-    record = _record(config, data=data)
-    _check(out, record)
-    if checkpoint.is_file():
-        (out / STATE_FILE).unlink(missing_ok=True)  # of a run killed between its checkpoint and its end
-        return checkpoint
-    start = _initial(config)
-    state = load_state(out / STATE_FILE) if (out / STATE_FILE).is_file() else None
-    position = Position(*state["position"]) if state else Position()
-    shards = split_shards(data, config.split)
-    with Stream(shards, config=config.stream, tokenizer=start.tokenizer, position=position) as stream:
-        _claim(out / CONFIG_FILE, record)  # only now: shards that do not fit leave the folder free
-        stream.dropped.update(_dropped(state["dropped"]) if state else {})
+    record = describe_run(config, data=data)
+    folder = RunFolder(out, record)
+    if folder.checkpoint.is_file():
+        folder.clear()  # of a run killed between its checkpoint and its end
+        return folder.checkpoint
+    with joined_ranks(config.device) as ranks:
+        _train(config, data=data, folder=folder, record=record, evaluate=evaluate, track=track, ranks=ranks)
+        ranks.wait()
+    return folder.checkpoint
 
-        def keep(loop_state: State) -> None:
-            place = (stream.position.epoch, stream.position.batch)
-            dropped = [asdict(one) for one in stream.dropped.values()]
-            save_state(out / STATE_FILE, {**loop_state, "position": place, "dropped": dropped})
 
-        hooks = Hooks(
-            save=keep,
-            evaluate=evaluate,
-            journal=Journal(out / METRICS_FILE, step=state["step"] if state else 0),
-            label=config.name,
+def _train(
+    config: TrainConfig,
+    *,
+    data: Path,
+    folder: RunFolder,
+    record: dict[str, Any],
+    evaluate: Evaluator | None,
+    track: TrackConfig | None,
+    ranks: Ranks,
+) -> None:
+    start = _initial(config, ranks=ranks)
+    state = folder.latest_state()
+    with ExitStack() as stack:
+        stream = stack.enter_context(
+            Stream(
+                split_shards(data, config.split),
+                config=config.stream,
+                tokenizer=start.tokenizer,
+                position=Position(*state["position"]) if state else None,
+                rank=ranks.rank,
+                num_ranks=ranks.size,
+            )
         )
-        trained = fit(
+        hooks = Hooks(save=_nowhere, record=_nowhere, evaluate=evaluate, label=config.name, units=_units)
+        if ranks.is_first:
+            folder.claim()  # only now: shards that do not fit leave the folder free
+            step = state["step"] if state else 0
+            hooks = replace(
+                hooks,
+                save=_keeper(stream, folder=folder, keep=config.loop.keep_states, stack=stack),
+                record=_recorder(folder, record=record, track=track, step=step, stack=stack),
+                keep_best=lambda model: _save(folder.best, model, start=start, record=record),
+            )
+        objective = Objective(
+            config.objective, preprocess=start.config.preprocess, device=config.device, ranks=ranks
+        )
+        weights = fit(
             start.model.train(),
-            loss=Objective(config.objective, preprocess=start.config.preprocess, device=config.device),
-            batches=iter(stream),
+            objective=objective,
+            batches=_listing_dropped(stream, folder=folder),
             num_samples=_num_samples,
             optim=config.optim,
             loop=config.loop,
             hooks=hooks,
+            seed=config.seed,
+            ranks=ranks,
             state=state,
         )
-        record["dropped"] = [asdict(dropped) for dropped in stream.dropped.values()]
-    save(checkpoint, trained.cpu(), config=replace(start.config, run=record), tokenizer=start.tokenizer)
-    (out / STATE_FILE).unlink(missing_ok=True)
-    return checkpoint
+    ranks.wait()  # every process has listed what it dropped
+    if ranks.is_first:
+        record["dropped"] = [asdict(dropped) for dropped in folder.dropped()]
+        kept = create(config.variant).model
+        kept.load_state_dict(weights)
+        if folder.best.is_file():
+            kept = load(folder.best).model
+        _save(folder.checkpoint, kept, start=start, record=record)
+        folder.clear()
 
 
 def _check_size(config: TrainConfig) -> None:
@@ -137,48 +174,65 @@ def _check_size(config: TrainConfig) -> None:
         )
 
 
-def _initial(config: TrainConfig) -> Loaded:
+def _initial(config: TrainConfig, *, ranks: Ranks) -> Loaded:
     torch.manual_seed(config.seed)
-    return create(config.variant).to(config.device)
+    device = f"cuda:{ranks.local_rank}" if config.device == "cuda" else config.device
+    return create(config.variant).to(device)
 
 
-def _record(config: TrainConfig, *, data: Path) -> dict[str, Any]:
-    """What the run's folder and its checkpoint say of it."""
-    index = json.dumps(asdict(read_index(data)), sort_keys=True).encode()
-    return {"config": unstructure(config), "data_sha256": hashlib.sha256(index).hexdigest()}
+def _units(model: nn.Module) -> list[nn.Module]:
+    """The blocks of both towers: every tower and stage calls them so."""
+    lists = [part for module in model.modules() for name, part in module.named_children() if name == "blocks"]
+    return [block for part in lists for block in part.children()]
 
 
-def _check(out: Path, record: Mapping[str, Any]) -> None:
-    """Makes sure that the folder is this run's, or nobody's: a run that never took a step has no claim on it."""
-    path = out / CONFIG_FILE
-    if path.is_file() and path.read_text(encoding="utf-8") != _text(record) and _has_begun(out):
-        raise ValueError(
-            f"{out} holds a run of another configuration or other data ({path} differs): choose another folder, "
-            "or delete this one"
+def _keeper(stream: Stream, *, folder: RunFolder, keep: int, stack: ExitStack) -> Callable[[State], None]:
+    saver = stack.enter_context(Saver(folder.states, write=save_state, keep=keep))
+
+    def keep_state(state: State) -> None:
+        saver({**state, "position": (stream.position.epoch, stream.position.sample)})
+
+    return keep_state
+
+
+def _recorder(
+    folder: RunFolder,
+    *,
+    record: Mapping[str, Any],
+    track: TrackConfig | None,
+    step: int,
+    stack: ExitStack,
+) -> Callable[[Mapping[str, float]], None]:
+    journal = Journal(folder.metrics, step=step)
+    tracked = (
+        stack.enter_context(
+            open_trackers(
+                track, folder=folder.events, name=folder.path.name, settings=record["config"], step=step
+            )
         )
-
-
-def _claim(path: Path, record: Mapping[str, Any]) -> None:
-    if not path.is_file() or path.read_text(encoding="utf-8") != _text(record):
-        with publish_file(path) as file:
-            file.write(_text(record).encode())
-
-
-def _text(record: Mapping[str, Any]) -> str:
-    return json.dumps(record, indent=1, sort_keys=True) + "\n"
-
-
-def _has_begun(out: Path) -> bool:
-    metrics = out / METRICS_FILE
-    return (
-        (out / CHECKPOINT_FILE).exists()
-        or (out / STATE_FILE).exists()
-        or (metrics.is_file() and metrics.stat().st_size > 0)
+        if track
+        else _nowhere
     )
 
+    def keep_record(values: Mapping[str, float]) -> None:
+        journal.append(values)
+        tracked(values)
 
-def _dropped(saved: list[dict[str, str]]) -> dict[str, Dropped]:
-    return {one["source"]: Dropped(**one) for one in saved}
+    return keep_record
+
+
+def _listing_dropped(stream: Stream, *, folder: RunFolder) -> Iterator[Batch]:
+    for batch in stream:
+        folder.list_dropped(batch.dropped)
+        yield batch
+
+
+def _save(path: Path, model: nn.Module, *, start: Loaded, record: Mapping[str, Any]) -> None:
+    save(path, cast("Any", model), config=replace(start.config, run=record), tokenizer=start.tokenizer)
+
+
+def _nowhere(_: object) -> None:
+    """What the processes but the first save and record."""
 
 
 def _num_samples(batch: Batch) -> int:
