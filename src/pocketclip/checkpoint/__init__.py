@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pocketclip.checkpoint.conversion import Conversion, convert
 from pocketclip.checkpoint.loaded import CheckpointConfig, Loaded, create, variant_config
 from pocketclip.checkpoint.records import structure, unstructure
 from pocketclip.checkpoint.state import load_state, save_state
@@ -9,7 +10,9 @@ from pocketclip.checkpoint.store import load, save
 
 __all__ = [
     "CheckpointConfig",
+    "Conversion",
     "Loaded",
+    "convert",
     "create",
     "load",
     "load_state",

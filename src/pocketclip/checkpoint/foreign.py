@@ -46,7 +46,7 @@ from pocketclip.models.variants import VARIANTS
 from pocketclip.models.variants import variant as row_of
 from pocketclip.models.vit import ViTConfig
 
-_TORCH_SUFFIXES = (".pt", ".pth", ".bin")
+FILE_SUFFIXES = (".safetensors", ".pt", ".pth", ".bin")
 _FOLDED = re.compile(r"reparam_conv|lkb_reparam|^image\.stem\.0\.(conv\.)?bias$")
 
 
@@ -149,7 +149,7 @@ def write_foreign(loaded: Loaded, out: Path, *, layout: Layout) -> None:
         raise ValueError(
             f"{out} was not written: {error}; write it for pocketclip or in another layout"
         ) from None
-    if out.suffix in (".safetensors", *_TORCH_SUFFIXES):
+    if out.suffix in FILE_SUFFIXES:
         _write_tensors(out, tensors)
     elif layout == "open_clip":
         with publish_folder(out, marker=CONFIG_FILE) as folder:

@@ -11,7 +11,7 @@ from PIL import Image
 from torch import Tensor
 
 from pocketclip.checkpoint.loaded import Loaded, create, same_architecture, variant_config
-from pocketclip.checkpoint.store import load
+from pocketclip.checkpoint.store import HUB_PREFIX, load
 from pocketclip.data.tokenize import Tokenizer
 from pocketclip.models.clip import Clip
 from pocketclip.models.variants import VARIANTS
@@ -70,7 +70,7 @@ def get_tokenizer(name: str) -> Tokenize:
 
 def _load_variant(name: str, pretrained: str | Path) -> Loaded:
     expected = variant_config(name)
-    is_there = str(pretrained).startswith("hf-hub:") or Path(pretrained).exists()
+    is_there = str(pretrained).startswith(HUB_PREFIX) or Path(pretrained).exists()
     if not is_there:  # never another variant's random weights, for a path that reads like its name
         raise FileNotFoundError(
             f"{pretrained} does not exist: give pretrained a file written by `pocketclip train`, other weights, or "

@@ -44,7 +44,7 @@ _STATE_FORMAT = "pocketclip-state"
 _MERGES = "tokenizer.merges"
 _PREFIX = "model."
 _DAMAGED = "it is damaged; copy or train it again"
-_HUB = "hf-hub:"
+HUB_PREFIX = "hf-hub:"
 
 
 def save(path: Path, model: Clip, *, config: CheckpointConfig, tokenizer: Tokenizer) -> None:
@@ -88,16 +88,10 @@ def load(path_or_name: str | Path, *, variant: str | None = None) -> Loaded:
         FileNotFoundError: a path with nothing there; no such model on the hub.
         ConnectionError: the hub cannot be reached, and the model is not in the cache.
     """
-    text = str(path_or_name)
-    if text.startswith(_HUB):
-        from pocketclip.checkpoint.hub import fetch
-
-        return _load_file(_file_in(fetch(text)), variant=variant)
-    path = Path(path_or_name)
-    if path.is_dir():
-        return _load_file(_file_in(path), variant=variant)
-    if path.is_file():
-        return _load_file(path, variant=variant)
+    found = find(path_or_name)
+    if found is not None:
+        return _load_file(found, variant=variant)
+    text, path = str(path_or_name), Path(path_or_name)
     if path.suffix or len(path.parts) > 1 or path.exists():
         raise FileNotFoundError(
             f"{path} does not exist: give a file written by `pocketclip train`, other weights, or a variant's name"
@@ -106,9 +100,32 @@ def load(path_or_name: str | Path, *, variant: str | None = None) -> Loaded:
         loaded = create(text)
     except ValueError as error:
         raise ValueError(f"{text} is neither a checkpoint nor a variant's name. {error}") from None
-    _require_variant(loaded.config, variant, what=text)
+    require_variant(loaded.config, variant, what=text)
     warnings.warn(f"{text} has random weights: load a checkpoint for a trained model", stacklevel=2)
     return loaded
+
+
+def find(reference: str | Path) -> Path | None:
+    """The file that holds the model of a path (a file, a folder) or of "hf-hub:ORG/NAME"; None where nothing is.
+
+    Raises:
+        ValueError: a folder, or a repository on the hub, without a model.
+        FileNotFoundError: no such model on the hub.
+        ConnectionError: the hub cannot be reached, and the model is not in the cache.
+    """
+    folder = Path(reference)
+    if str(reference).startswith(HUB_PREFIX):
+        from pocketclip.checkpoint.hub import fetch
+
+        folder = fetch(str(reference))
+    elif folder.is_file():
+        return folder
+    elif not folder.is_dir():
+        return None
+    from pocketclip.checkpoint.hub import model_files  # the hub's library only where it is of use
+
+    names = [path.name for path in folder.iterdir() if path.is_file()]
+    return folder / model_files(names, where=str(reference))[-1]
 
 
 def from_foreign(foreign: Foreign, *, source: str) -> Loaded:
@@ -180,20 +197,13 @@ def load_own(path: Path) -> Loaded:
 def _load_file(path: Path, *, variant: str | None) -> Loaded:
     if is_own(path):
         loaded = load_own(path)
-        _require_variant(loaded.config, variant, what=str(path))
+        require_variant(loaded.config, variant, what=str(path))
         return loaded
     return from_foreign(read_foreign(path, variant=variant), source=path.name)
 
 
-def _file_in(folder: Path) -> Path:
-    """The file of a folder that holds the model."""
-    from pocketclip.checkpoint.hub import model_files
-
-    names = [path.name for path in folder.iterdir() if path.is_file()]
-    return folder / model_files(names, where=str(folder))[-1]
-
-
-def _require_variant(config: CheckpointConfig, variant: str | None, *, what: str) -> None:
+def require_variant(config: CheckpointConfig, variant: str | None, *, what: str) -> None:
+    """Raises ValueError, naming `what`, when a variant is asked for and the towers are not its."""
     if variant is not None and not same_architecture(config.model, variant_config(variant).model):
         raise ValueError(
             f"{what} does not hold a {variant}: its towers are {config.model}; `pocketclip.load(path)` takes whatever "

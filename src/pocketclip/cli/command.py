@@ -16,6 +16,7 @@ from typing import Annotated, cast
 import tyro
 from tyro.conf import subcommand
 
+from pocketclip.cli.convert import Convert
 from pocketclip.cli.describe import Describe
 from pocketclip.cli.extras import require
 from pocketclip.cli.hub import Upload
@@ -43,6 +44,7 @@ _VERBS: Mapping[str, type] = {
     "index": Index,
     "search": Search,
     "describe": Describe,
+    "convert": Convert,
     "upload": Upload,
     "demo": Demo,
 }
