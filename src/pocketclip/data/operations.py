@@ -1,13 +1,15 @@
-"""What a view does to pixels after its crop: RandAugment's operations, colour jitter, erasing, all Pillow's own.
+"""What a view does to pixels: resize, RandAugment's operations, colour jitter, erasing, all Pillow's own.
 
-Every strength is an integer, and every result depends on the picture, the integers and the side alone. Pillow's
-operations agree to the last bit from release 10.4 on.
+Every strength is an integer, and every result depends on the picture, the integers and the side alone: the operations
+used here agree to the last bit in Pillow 10.4 to 13.0. One of Pillow's does not: `resize` in both directions at once,
+whose order of passes changed in 13.0. Hence the two passes of `resize`.
 """
 
 from __future__ import annotations
 
 import itertools
 import math
+from typing import Literal
 
 import numpy as np
 from PIL import Image, ImageEnhance, ImageOps, ImageStat
@@ -44,6 +46,11 @@ _LARGEST = {
     "sharpness": 0.9,
 }
 
+Interpolation = Literal["bilinear", "bicubic"]
+ResizeOrder = Literal["pillow_13", "pillow_12"]
+"""Which Pillow's order of passes a resize has: of 13.0 and newer, or of 12.3 and older."""
+_RESAMPLING = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
+
 JITTERS = ("brightness", "contrast", "saturation", "hue")
 JITTER_ORDERS = tuple(itertools.permutations(range(len(JITTERS))))
 """The orders of `JITTERS`; the position in this tuple is the number that is stored."""
@@ -53,6 +60,26 @@ HUE_STEPS = 256
 """A shift of hue is stored in so many steps of a full turn, Pillow's own."""
 SIDE_STEPS = 1024
 """An erased rectangle is stored in so many steps of the view's side."""
+
+
+def resize(image: Image.Image, size: int, *, interpolation: Interpolation, order: ResizeOrder) -> Image.Image:
+    """Resizes to a square, antialiased, in two passes of one direction each, which every Pillow computes alike.
+
+    Between the passes pixels are rounded to integers, so that their order shows: Pillow took the horizontal one first
+    up to 12.3; from 13.0 on it takes the vertical one first where the height shrinks by more than twice as many pixels
+    as the width.
+
+    Args:
+        image: of any size.
+        size: side of the square, pixels.
+        interpolation: filter.
+        order: of which Pillow.
+    """
+    shrinks = image.height - size
+    vertical_first = order == "pillow_13" and shrinks > 0 and shrinks > 2 * (image.width - size)
+    first = (image.width, size) if vertical_first else (size, image.height)
+    resampling = _RESAMPLING[interpolation]
+    return image.resize(first, resampling).resize((size, size), resampling)
 
 
 def is_signed(number: int) -> bool:
