@@ -142,7 +142,7 @@ def add_kernels(*kernels: Kernel) -> Kernel:
 
 
 def conv_from(kernel: Kernel, *, stride: int, groups: int, like: Tensor) -> nn.Conv2d:
-    """An ordinary `nn.Conv2d` with this kernel and 'same' zero padding, dtype and device of `like`.
+    """An ordinary `nn.Conv2d` with this kernel and 'same' zero padding; dtype, device, memory format of `like`.
 
     An even side (patchify convolutions) gets no padding.
     """
@@ -163,6 +163,8 @@ def conv_from(kernel: Kernel, *, stride: int, groups: int, like: Tensor) -> nn.C
     with torch.no_grad():
         conv.weight.copy_(kernel.weight_OIHW)
         conv.bias.copy_(kernel.bias_O)
+    if like.ndim == 4 and like.is_contiguous(memory_format=torch.channels_last):
+        conv.to(memory_format=torch.channels_last)
     return conv.eval()
 
 
