@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageOps
 
-from pocketclip.data.picture import MAX_PIXELS, PictureError, decode, probe
+from pocketclip.data.picture import MAX_PIXELS, PictureError, decode, probe, to_rgb
 
 
 def encode(image, kind="PNG", **options):
@@ -88,6 +88,44 @@ def test_every_kind_of_transparency_lies_on_white(mode):
     assert (pixels_of(data) == 255).all()
 
 
+def test_a_transparent_16_bit_grey_lies_on_white():
+    png = bytearray(encode(Image.fromarray(np.array([[1000, 60000]], dtype=np.uint16))))
+    chunk = b"tRNS" + struct.pack(">H", 1000)
+    png[33:33] = struct.pack(">I", 2) + chunk + struct.pack(">I", zlib.crc32(chunk))  # after the header
+    assert pixels_of(bytes(png))[0, :, 0].tolist() == [255, 233]
+
+
+@pytest.mark.parametrize("mode", ["La", "RGBa"])
+def test_premultiplied_transparency_lies_on_white(mode):
+    straight = Image.merge("RGBA", [*gradient().split(), gradient().convert("L")])
+    if mode == "La":
+        straight = straight.convert("LA")
+    image = straight.convert(mode)
+    expected = np.asarray(to_rgb(image.convert(straight.mode), name="it"))
+    assert np.array_equal(np.asarray(to_rgb(image, name="it")), expected)
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "P", "RGBX", "CMYK", "YCbCr", "HSV", "LAB"])
+def test_opaque_modes_become_what_pillow_makes_of_them(mode):
+    rgb = gradient()
+    image = Image.frombytes(mode, rgb.size, rgb.tobytes()) if mode == "LAB" else rgb.convert(mode)
+    assert np.array_equal(np.asarray(to_rgb(image, name="it")), np.asarray(image.convert("RGB")))
+
+
+@pytest.mark.parametrize("mode", ["I", "I;16", "I;16L", "I;16B", "I;16N"])
+def test_wide_grey_in_memory_is_scaled(mode):
+    values = [0, 257, 32768, 65535]
+    image = Image.new(mode, (4, 1))
+    for x, value in enumerate(values):
+        image.putpixel((x, 0), value)
+    assert np.asarray(to_rgb(image, name="it"))[0, :, 1].tolist() == [0, 1, 128, 255]
+
+
+def test_wider_grey_is_clipped():
+    image = Image.fromarray(np.array([[-5, 70_000]], dtype=np.int32))
+    assert np.asarray(to_rgb(image, name="it"))[0, :, 0].tolist() == [0, 255]
+
+
 def test_palette_without_transparency_keeps_its_colours():
     palette = gradient().quantize(16)
     assert np.array_equal(pixels_of(encode(palette)), np.asarray(palette.convert("RGB")))
@@ -115,15 +153,62 @@ def test_animations_give_their_first_frame(kind):
     assert pixels_of(data)[3, 3].tolist() == [255, 0, 0]
 
 
+def exif(orientation):
+    tags = Image.Exif()
+    tags[0x0112] = orientation
+    return tags
+
+
 @pytest.mark.parametrize("orientation", range(1, 9))
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF"])
 def test_exif_orientation_is_applied_once(kind, orientation):
-    exif = Image.Exif()
-    exif[0x0112] = orientation
-    data = encode(gradient(), kind, exif=exif)
+    data = encode(gradient(), kind, exif=exif(orientation))
     with Image.open(io.BytesIO(data)) as image:
         reference = np.asarray(ImageOps.exif_transpose(image))
     assert np.array_equal(pixels_of(data), reference)
+    once = decode(data, name="it")
+    assert once.getexif().get(0x0112, 1) == 1
+    assert np.array_equal(np.asarray(to_rgb(once, name="it")), reference)
+    with Image.open(io.BytesIO(data)) as image:  # opened by others, not loaded yet
+        assert np.array_equal(np.asarray(to_rgb(image, name="it")), reference)
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGBA", "I;16"])
+@pytest.mark.parametrize("orientation", [1, 3, 6, 7])
+def test_every_mode_is_turned_upright(mode, orientation):
+    if mode == "I;16":
+        image = Image.fromarray(np.arange(600, dtype=np.uint16).reshape(20, 30) * 100)
+    else:
+        image = gradient(20, 30).convert(mode)
+    if "A" in mode:
+        image.putalpha(gradient(20, 30).convert("L"))
+    data = encode(image, exif=exif(orientation))
+    upright = ImageOps.exif_transpose(Image.open(io.BytesIO(data)))
+    assert np.array_equal(pixels_of(data), np.asarray(to_rgb(upright, name="it")))
+    assert decode(data, name="it").size == ((20, 30) if orientation in (6, 7) else (30, 20))
+
+
+def test_orientation_in_xmp_counts_and_is_applied_once():
+    xmp = b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:Description tiff:Orientation="6"/></x:xmpmeta>'
+    data = encode(gradient(), "WEBP", xmp=xmp, lossless=True)
+    upright = np.asarray(gradient().transpose(Image.Transpose.ROTATE_270))
+    assert np.array_equal(pixels_of(data), upright)
+    assert np.array_equal(np.asarray(to_rgb(decode(data, name="it"), name="it")), upright)
+
+
+def test_the_callers_picture_is_left_as_it_was():
+    with Image.open(io.BytesIO(encode(gradient(), "JPEG", exif=exif(6)))) as image:
+        assert to_rgb(image, name="it").size == (24, 32)
+        assert image.size == (32, 24)
+        assert image.getexif()[0x0112] == 6
+        assert "exif" in image.info
+
+
+@pytest.mark.parametrize("orientation", [0, 9, 99, "6", (6, 6)])
+def test_impossible_orientation_counts_as_none(orientation):
+    image = gradient()
+    image.getexif()[0x0112] = orientation
+    assert np.array_equal(np.asarray(to_rgb(image, name="it")), np.asarray(gradient()))
 
 
 def test_unreadable_exif_costs_nothing():

@@ -32,6 +32,7 @@ EXTENSIONS = {
 """Formats that are decoded (PIL's name -> extension). Others, PostScript among them, are never tried."""
 
 _ORIENTATION_TAG = 0x0112
+_SAY_ORIENTATION = ("exif", "Raw profile type exif", "XML:com.adobe.xmp", "xmp")  # where PIL looks for it
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -67,9 +68,8 @@ class PictureError(ValueError):
 def decode(data: bytes, *, name: str) -> Image.Image:
     """Decodes an encoded picture.
 
-    Grey is replicated, transparency is laid on white, 16-bit values are scaled by 1/257, CMYK is
-    converted, an animation gives its first frame, and EXIF orientation is applied. Colour profiles are
-    ignored, as CLIP's training pipelines do.
+    An animation gives its first frame. Colour profiles are ignored, as CLIP's training pipelines do. Every mode
+    becomes RGB as `to_rgb` says, and EXIF orientation is applied; the result no longer carries it.
 
     Args:
         data: the encoded picture, in one of the formats of `EXTENSIONS`.
@@ -88,18 +88,13 @@ def decode(data: bytes, *, name: str) -> Image.Image:
         except _DAMAGE as error:
             raise PictureError(f"{name}: the picture is damaged or cut off ({_one_line(error)})") from error
         try:
-            turn = _UPRIGHT.get(image.getexif().get(_ORIENTATION_TAG, 1))
-        except _DAMAGE:
-            turn = None  # unreadable EXIF says nothing about the pixels
-        try:
-            picture = to_rgb(image, name=name)
+            return to_rgb(image, name=name)
         except _DAMAGE as error:
             if isinstance(error, PictureError):
                 raise
             raise PictureError(
                 f"{name}: cannot convert colour mode {image.mode} to RGB ({_one_line(error)})"
             ) from error
-        return picture if turn is None else picture.transpose(turn)
 
 
 def probe(data: bytes, *, name: str) -> tuple[str, int, int]:
@@ -156,22 +151,64 @@ _SUPPORTED: set[str] = set()
 
 
 def to_rgb(image: Image.Image, *, name: str) -> Image.Image:
-    """Any PIL mode to RGB as `decode` does it: transparency on white, 16-bit scaled; RGB is returned as is.
+    """Any picture to an upright RGB one, as `decode` does it; an upright RGB picture is returned as it is.
+
+    | mode | becomes |
+    |---|---|
+    | 1, L | grey in all three channels |
+    | I;16, I | 16-bit grey, divided by 257 and rounded; what is above 65,535 is white |
+    | P, RGBX, CMYK, YCbCr, HSV, LAB | PIL's `convert("RGB")` |
+    | LA, La, PA, RGBA, RGBa; P, L, I;16, RGB with a transparent colour | laid on white |
+    | F | refused: its range is unknown |
+
+    EXIF orientation, 1 to 8, is applied and removed, so that doing it twice is doing it once. Orientation that is
+    unreadable or impossible counts as none.
+
+    Args:
+        image: a picture of any PIL mode, loaded or not.
+        name: what to call it in an error.
 
     Raises:
         PictureError: floating-point pixels.
+        OSError: PIL cannot load the picture.
     """
-    if image.mode.startswith("I"):  # I, I;16 and its byte orders: 16-bit grey
-        grey = np.clip(np.rint(np.asarray(image) / 257.0), 0, 255).astype(np.uint8)
+    image.load()  # TIFF turns itself here and forgets its tag
+    turn = _turn(image)
+    picture = _flat(image, name=name)
+    if turn is None:
+        return picture
+    picture = picture.transpose(turn)
+    for key in _SAY_ORIENTATION:
+        picture.info.pop(key, None)
+    return picture
+
+
+def _turn(image: Image.Image) -> Image.Transpose | None:
+    with _quiet_pillow():
+        try:
+            return _UPRIGHT.get(image.getexif().get(_ORIENTATION_TAG, 1))
+        except _DAMAGE:
+            return None  # unreadable EXIF says nothing about the pixels
+
+
+def _flat(image: Image.Image, *, name: str) -> Image.Image:
+    """RGB, whatever way the picture lies."""
+    if image.mode == "RGB" and not image.has_transparency_data:
+        return image
+    if image.mode.startswith("I"):  # I, I;16 and its byte orders
+        values = np.asarray(image)
+        grey = np.clip(np.rint(values / 257.0), 0, 255).astype(np.uint8)
+        if "transparency" in image.info:
+            grey[values == image.info["transparency"]] = 255
         return Image.fromarray(grey).convert("RGB")
     if image.mode == "F":
         raise PictureError(f"{name}: floating-point pixels have no agreed range; save it as 8-bit RGB")
     if image.has_transparency_data:
-        layers = image.convert("RGBA")
+        layers = image.convert("LA" if image.mode == "La" else "RGBA").convert("RGBA")
         canvas = Image.new("RGB", image.size, (255, 255, 255))
         canvas.paste(layers, mask=layers)
         return canvas
-    return image if image.mode == "RGB" else image.convert("RGB")
+    return image.convert("RGB")
 
 
 def _one_line(error: BaseException) -> str:

@@ -20,16 +20,18 @@ from pocketclip.data.sample import JsonValue
 Interpolation = Literal["bilinear", "bicubic"]
 _RESAMPLING = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
 
-# A strip (60000 x 1) that would be resized to more pixels than this is resized only where the crop keeps it:
-# affordable, and at most a few levels from torchvision's result.
+# A strip (60000 x 1) that would be resized to more pixels than this is resized only where the crop keeps it. That is
+# affordable; PIL may round between its two passes in another order then, which shows in the last bits.
 _MAX_RESIZED_PIXELS = 16_000_000
 
 
 @dataclass(frozen=True, kw_only=True)
 class Preprocess:
-    """Resize the shortest side to `size`, crop the centre square, scale to [0, 1], normalise.
+    """Turn upright, make RGB, resize the shortest side to `size`, crop the centre square, scale to [0, 1], normalise.
 
-    Pixels equal those of torchvision's Resize, CenterCrop, ToTensor and Normalize on a PIL picture.
+    From the upright RGB picture on (`picture.to_rgb`), pixels equal those of torchvision's Resize, CenterCrop, ToTensor
+    and Normalize on a PIL picture, to the last bit; only of strips that would be resized to more than 16 million pixels
+    some differ by a few levels.
 
     Attributes:
         size: side of the square given to the model, pixels.
@@ -62,7 +64,12 @@ class Preprocess:
     def pixels(self, image: Image.Image) -> npt.NDArray[np.uint8]:
         """Resize and crop one picture: uint8 [size, size, 3].
 
-        Any PIL mode is taken; one that is not RGB is converted first, as the decoder converts it.
+        Any PIL mode is taken. The picture is made upright RGB first, as the decoder does it: EXIF orientation is
+        applied where the picture still has it, transparency is laid on white.
+
+        Raises:
+            PictureError: floating-point pixels.
+            OSError: PIL cannot load the picture.
         """
         return np.array(self._square(to_rgb(image, name="picture")), dtype=np.uint8)
 
@@ -84,7 +91,7 @@ class Preprocess:
         return image.crop((left, top, left + self.size, top + self.size))
 
     def __call__(self, image: Image.Image) -> npt.NDArray[np.float32]:
-        """One picture as the model wants it: float32 [3, size, size]."""
+        """One picture as the model wants it: float32 [3, size, size]; see `pixels` and `normalise`."""
         return self.normalise(self.pixels(image)[None])[0]
 
     def normalise(self, pixels_BHWC: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
