@@ -9,7 +9,7 @@ from typing import Any
 
 import huggingface_hub
 import pytest
-from tests.checkpoint.hub_server import WRITER, Hub, talk_to
+from tests.checkpoint.hub.server import WRITER, Hub, talk_to
 
 pytest.importorskip("torch")
 

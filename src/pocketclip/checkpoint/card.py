@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import nn
 
-from pocketclip.checkpoint.store import Loaded
+from pocketclip.checkpoint.loaded import Loaded
 
 # Who edits the page deletes this line, and keeps the page.
 MARK = "<!-- Written by pocketclip. The next upload writes it anew, unless this line is deleted. -->"

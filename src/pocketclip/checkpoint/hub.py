@@ -32,15 +32,17 @@ from huggingface_hub.errors import (
 from huggingface_hub.utils import validate_repo_id
 
 from pocketclip.checkpoint.card import MARK, model_card
-from pocketclip.checkpoint.store import Loaded, save
+from pocketclip.checkpoint.foreign import write_foreign
+from pocketclip.checkpoint.loaded import Loaded
+from pocketclip.checkpoint.open_clip_config import CONFIG_FILE, WEIGHTS_FILE, to_open_clip
+from pocketclip.checkpoint.store import save
 from pocketclip.data.publish import PublishError
 
 PREFIX = "hf-hub:"
 CHECKPOINT_FILE = "pocketclip.safetensors"
-OPEN_CLIP_CONFIG = "open_clip_config.json"
-OPEN_CLIP_WEIGHTS = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
 CARD_FILE = "README.md"
 _OWN_NAMES = (CHECKPOINT_FILE, "checkpoint.safetensors")  # the second is what `pocketclip train` writes
+_OPEN_CLIP_WEIGHTS = (WEIGHTS_FILE, "open_clip_pytorch_model.bin")
 _ANSWER_SECONDS = 10
 _CONNECT_ONCE = "fetch it once with a connection, or point HF_HOME to a cache that has it"
 _LOG_IN = "log in with `hf auth login`, or give a token"
@@ -147,9 +149,9 @@ def model_files(names: Iterable[str], *, where: str) -> tuple[str, ...]:
     for name in _OWN_NAMES:
         if name in there:
             return (name,)
-    for name in OPEN_CLIP_WEIGHTS:
-        if name in there and OPEN_CLIP_CONFIG in there:
-            return (OPEN_CLIP_CONFIG, name)
+    for name in _OPEN_CLIP_WEIGHTS:
+        if name in there and CONFIG_FILE in there:
+            return (CONFIG_FILE, name)
     for suffix in (".safetensors", ".pt"):
         found = sorted(name for name in there if name.endswith(suffix))
         if len(found) > 1:
@@ -158,7 +160,7 @@ def model_files(names: Iterable[str], *, where: str) -> tuple[str, ...]:
                 "right one (`hf download`) and load the file"
             )
         if found:
-            return (*sorted(there & {OPEN_CLIP_CONFIG, "config.json"}), found[0])
+            return (*sorted(there & {CONFIG_FILE, "config.json"}), found[0])
     raise ValueError(
         f"{where} holds no model that pocketclip reads (a pocketclip checkpoint, open_clip's layout, a .safetensors or "
         f".pt file), only {_some(sorted(there)) or 'nothing'}"
@@ -221,18 +223,15 @@ def save_to_hub(
         raise ValueError("commit_message is empty: say in a line what is uploaded")
     api = HfApi(token=token)
     with tempfile.TemporaryDirectory(prefix="pocketclip") as staged:
-        folder = Path(staged)
-        reason = _stage(loaded, folder)
-        card = model_card(loaded, place.repo_id, license=license, with_open_clip=reason is None)
-        (folder / CARD_FILE).write_text(card, encoding="utf-8")
-        files = {path.name for path in folder.iterdir()}
+        files, reason = _stage(loaded, Path(staged), repo_id=place.repo_id, license=license)
         parent, there = _prepare(api, place, private=private)
-        stale = {*_OWN_NAMES, OPEN_CLIP_CONFIG, *OPEN_CLIP_WEIGHTS} & there - files
+        stale = {*_OWN_NAMES, CONFIG_FILE, *_OPEN_CLIP_WEIGHTS} & there - files.keys()
         with _in_a_sentence(place, lost=_UPLOAD_LOST):
             kept = {CARD_FILE} if CARD_FILE in there and not _is_ours(api, place, commit=parent) else set()
             added = [
-                CommitOperationAdd(path_in_repo=name, path_or_fileobj=folder / name)
-                for name in sorted(files - kept)
+                CommitOperationAdd(path_in_repo=name, path_or_fileobj=path)
+                for name, path in sorted(files.items())
+                if name not in kept
             ]
             commit = api.create_commit(
                 place.repo_id,
@@ -250,10 +249,26 @@ def save_to_hub(
     )
 
 
-def _stage(loaded: Loaded, folder: Path) -> str | None:
-    """Writes the model's files; says why open_clip's layout is not among them."""
-    save(folder / CHECKPOINT_FILE, loaded.model, config=loaded.config, tokenizer=loaded.tokenizer)
-    return "not written yet"
+def _stage(
+    loaded: Loaded,
+    folder: Path,
+    *,
+    repo_id: str,
+    license: str,  # noqa: A002
+) -> tuple[dict[str, Path], str | None]:
+    """Writes what is to be uploaded, by name; and says why open_clip's layout is not among it."""
+    files = {CHECKPOINT_FILE: folder / CHECKPOINT_FILE, CARD_FILE: folder / CARD_FILE}
+    save(files[CHECKPOINT_FILE], loaded.model, config=loaded.config, tokenizer=loaded.tokenizer)
+    reason = None
+    try:
+        to_open_clip(loaded.config, tokenizer=loaded.tokenizer)
+        write_foreign(loaded, folder / "open_clip", layout="open_clip")
+        files |= {name: folder / "open_clip" / name for name in (CONFIG_FILE, WEIGHTS_FILE)}
+    except ValueError as error:
+        reason = str(error)
+    card = model_card(loaded, repo_id, license=license, with_open_clip=reason is None)
+    files[CARD_FILE].write_text(card, encoding="utf-8")
+    return files, reason
 
 
 def _prepare(api: HfApi, place: _Place, *, private: bool) -> tuple[str, set[str]]:

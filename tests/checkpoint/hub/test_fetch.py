@@ -1,6 +1,6 @@
-"""Models of a hub, through huggingface_hub's own client, against a local server that speaks the hub's protocol.
+"""Models come from a hub whole, pinned, from the cache without it; through huggingface_hub's own client.
 
-The client is told to use plain HTTP (HF_HUB_DISABLE_XET): the server has no Xet storage.
+The hub is a local server that speaks its protocol, over plain HTTP (HF_HUB_DISABLE_XET): it has no Xet storage.
 """
 
 from __future__ import annotations
@@ -9,42 +9,23 @@ import errno
 import os
 import re
 import resource
-from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import replace
 from pathlib import Path
 
 import huggingface_hub
 import pytest
 import torch
-import yaml
 from tests.checkpoint.conftest import randomised
-from tests.checkpoint.hub_server import READER, WRITER, Fault, Hub, talk_to
+from tests.checkpoint.hub.conftest import NAME, OPEN_CLIP_FILES, contents, weights_equal
+from tests.checkpoint.hub.server import READER, WRITER, Fault, Hub
 
-from pocketclip.checkpoint import Loaded, load
-from pocketclip.checkpoint.card import MARK, model_card
-from pocketclip.checkpoint.hub import fetch, model_files, save_to_hub
+import pocketclip
+from pocketclip.checkpoint import Loaded
+from pocketclip.checkpoint.foreign import write_foreign
+from pocketclip.checkpoint.hub import fetch, model_files
 from pocketclip.data.publish import PublishError
 
-pytestmark = pytest.mark.filterwarnings(
-    "ignore:Use 'content=:DeprecationWarning"
-)  # of the client, about itself
-NAME = "org/tiny"
 OLD, NEW = os.urandom(30_000), os.urandom(30_000)
-
-
-@pytest.fixture
-def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
-    """A hub that this process's client talks to; its cache is `tmp_path / "cache"`."""
-    with Hub() as server:
-        talk_to(server, home=tmp_path, monkeypatch=monkeypatch)
-        huggingface_hub.close_session()
-        yield server
-        huggingface_hub.close_session()
-
-
-def contents(folder: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
 def halves(cache: Path) -> list[Path]:
@@ -348,179 +329,40 @@ class TestModelFiles:
             model_files(names.split(), where="here")
 
 
-@pytest.fixture(scope="module")
-def other() -> Loaded:
-    """Do not change it."""
-    return randomised("pocketclip_tiny", seed=1)
+class TestForeignRepositories:
+    """Repositories that pocketclip did not make."""
 
+    @pytest.mark.parametrize("weights", ["open_clip_model.safetensors", "open_clip_pytorch_model.bin"])
+    def test_open_clips(self, hub: Hub, small: Loaded, tmp_path: Path, weights: str) -> None:
+        write_foreign(small, tmp_path / "out", layout="open_clip")
+        write_foreign(small, tmp_path / weights, layout="open_clip")
+        config = (tmp_path / "out" / "open_clip_config.json").read_bytes()
+        hub.add(NAME, {"open_clip_config.json": config, weights: (tmp_path / weights).read_bytes()})
+        back = pocketclip.load(f"hf-hub:{NAME}")
+        assert weights_equal(back, small)
+        assert back.config.preprocess == small.config.preprocess
 
-def features(loaded: Loaded) -> tuple[torch.Tensor, torch.Tensor]:
-    image_BCHW = torch.linspace(-2, 2, 2 * 3 * 48 * 48).view(2, 3, 48, 48)
-    with torch.inference_mode():
-        text_BD = loaded.model.encode_text(loaded.tokenize(["a dog", "a cat"]))
-        return loaded.model.encode_image(image_BCHW), text_BD
+    def test_a_safe_file_is_preferred_to_one_of_pickles(self, hub: Hub) -> None:
+        hub.add(
+            NAME, dict(zip(OPEN_CLIP_FILES, (b"{}", NEW), strict=True)) | {"open_clip_pytorch_model.bin": OLD}
+        )
+        assert set(contents(fetch(f"hf-hub:{NAME}"))) == set(OPEN_CLIP_FILES)
+        assert hub.downloaded() == set(OPEN_CLIP_FILES)
 
+    def test_a_page_in_place_of_weights_is_told(self, hub: Hub) -> None:
+        hub.add(NAME, {"mobileclip_s0.pt": b"<!doctype html>Sign in"})
+        with pytest.raises(ValueError, match=r"mobileclip_s0\.pt"):
+            pocketclip.load(f"hf-hub:{NAME}")
 
-def is_of(folder: Path, model: Loaded) -> bool:
-    """Whether a snapshot's checkpoint holds these very weights."""
-    found, wanted = (one.model.state_dict() for one in (load(folder / "pocketclip.safetensors"), model))
-    return all(torch.equal(found[name], value) for name, value in wanted.items())
-
-
-def front_matter(card: str) -> dict[str, object]:
-    return yaml.safe_load(card.split("---\n")[1])
-
-
-class TestUpload:
-    def test_what_was_uploaded_comes_back_with_equal_features(self, hub: Hub, tiny: Loaded) -> None:
-        uploaded = save_to_hub(tiny, NAME, token=WRITER, commit_message="first", license="apache-2.0")
-        assert uploaded.commit == hub.repos[NAME].branches["main"]
-        assert uploaded.url == f"{hub.url}/{NAME}/commit/{uploaded.commit}"
-        assert {"README.md", "pocketclip.safetensors"} <= set(uploaded.files)
-        assert set(uploaded.files) | {".gitattributes"} == hub.repos[NAME].head.keys()
-        back = load(fetch(f"hf-hub:{NAME}") / "pocketclip.safetensors")
-        assert back.config == tiny.config
-        for one, two in zip(features(back), features(tiny), strict=True):
-            assert torch.equal(one, two)
-
-    def test_all_of_it_is_one_commit(self, hub: Hub, tiny: Loaded) -> None:
-        repo = hub.add(NAME, {"notes.txt": b"mine"})
-        save_to_hub(tiny, NAME, token=WRITER, commit_message="one line")
-        assert len(hub.lines("POST .*/commit/")) == 1
-        assert repo.messages[repo.branches["main"]] == "one line"
-        assert repo.head["notes.txt"] == b"mine"
-
-    def test_the_same_model_again_is_no_commit(self, hub: Hub, tiny: Loaded) -> None:
-        first = save_to_hub(tiny, NAME, token=WRITER)
-        assert save_to_hub(tiny, NAME, token=WRITER).commit == first.commit
-        assert len(hub.lines("POST .*/commit/")) == 1
-
-    def test_another_model_replaces_all_of_the_first(self, hub: Hub, tiny: Loaded, other: Loaded) -> None:
-        stale = {"checkpoint.safetensors": OLD, "open_clip_pytorch_model.bin": OLD, "optimizer.bin": b"mine"}
-        first = hub.add(NAME, stale).branches["main"]
-        second = save_to_hub(other, NAME, token=WRITER)
-        assert is_of(fetch(f"hf-hub:{NAME}"), other)
-        assert hub.repos[NAME].head.keys() == {*second.files, "optimizer.bin", ".gitattributes"}
-        assert contents(fetch(f"hf-hub:{NAME}@{first}")) == {"checkpoint.safetensors": OLD}
-
-    def test_a_branch_is_made_and_main_stays(self, hub: Hub, tiny: Loaded) -> None:
-        repo = hub.add(NAME, {"pocketclip.safetensors": OLD})
-        uploaded = save_to_hub(tiny, NAME, token=WRITER, revision="next")
-        assert repo.branches["next"] == uploaded.commit
-        assert repo.head["pocketclip.safetensors"] == OLD
-        assert is_of(fetch(f"hf-hub:{NAME}@next"), tiny)
-
-    def test_private_is_private_or_nothing(self, hub: Hub, tiny: Loaded) -> None:
-        save_to_hub(tiny, NAME, token=WRITER, private=True)
-        assert hub.repos[NAME].private
-        with pytest.raises(FileNotFoundError, match="or it is private"):
-            fetch(f"hf-hub:{NAME}")
-        save_to_hub(tiny, NAME, token=WRITER, private=True)
-        public = hub.add("org/open")
-        with pytest.raises(PermissionError, match="org/open is public already, nothing was sent"):
-            save_to_hub(tiny, "org/open", token=WRITER, private=True)
-        assert len(public.commits) == 1
-
-    @pytest.mark.parametrize(
-        ("fault", "error"),
-        [
-            (Fault("PUT /upload", times=99, status=500), "answer 500"),
-            (Fault("PUT /upload", times=99, cut=0), "Server disconnected|peer closed|answer"),
-            (Fault("POST .*/commit/", status=500), "answer 500"),
-            (Fault("POST .*/repos/create", status=503), "answer 503"),
-        ],
-    )
-    def test_one_that_breaks_off_publishes_nothing(
-        self, hub: Hub, tiny: Loaded, other: Loaded, fault: Fault, error: str
-    ) -> None:
-        before = save_to_hub(other, NAME, token=WRITER)
-        hub.faults.append(fault)
-        said = f"the upload to {NAME} broke off .({error}).*: run it again, nothing was published"
-        with pytest.raises(ConnectionError, match=said):
-            save_to_hub(tiny, NAME, token=WRITER)
-        assert hub.repos[NAME].branches["main"] == before.commit
-        hub.faults.clear()
-        save_to_hub(tiny, NAME, token=WRITER)
-        assert is_of(fetch(f"hf-hub:{NAME}"), tiny)
-
-    def test_a_hiccup_of_the_store_is_got_over(self, hub: Hub, tiny: Loaded) -> None:
-        hub.faults.append(Fault("PUT /upload", status=503))
-        save_to_hub(tiny, NAME, token=WRITER)
-        assert is_of(fetch(f"hf-hub:{NAME}"), tiny)
-
-    def test_whoever_was_faster_is_not_overwritten(
-        self, hub: Hub, tiny: Loaded, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        repo = hub.add(NAME)
-        create = huggingface_hub.HfApi.create_commit
-
-        def late(*args: object, **settings: object) -> object:
-            repo.commit({"pocketclip.safetensors": NEW})
-            return create(*args, **settings)
-
-        monkeypatch.setattr(huggingface_hub.HfApi, "create_commit", late)
-        with pytest.raises(OSError, match=f"{NAME} was changed by somebody else meanwhile: run it again"):
-            save_to_hub(tiny, NAME, token=WRITER)
-        assert repo.head == {"pocketclip.safetensors": NEW}
-
-    def test_who_may_not_write_is_told(self, hub: Hub, tiny: Loaded) -> None:
-        for token in (None, READER, "hf_expired"):
-            with pytest.raises(PermissionError, match=rf"{hub.url} refuses access to {NAME} \(.*: log in"):
-                save_to_hub(tiny, NAME, token=token)
-        hub.add(NAME)
-        with pytest.raises(PermissionError, match="don't have the rights to write"):
-            save_to_hub(tiny, NAME, token=READER)
-        assert hub.repos[NAME].head.keys() == {".gitattributes"}
-
-    def test_what_is_wrong_with_the_call_is_told_before_anything_is_sent(
-        self, hub: Hub, tiny: Loaded
-    ) -> None:
-        with pytest.raises(ValueError, match="the model is folded"):
-            save_to_hub(tiny.folded(), NAME, token=WRITER)
-        with pytest.raises(ValueError, match="'hf-hub:tiny' names no repository"):
-            save_to_hub(tiny, "tiny", token=WRITER)
-        with pytest.raises(ValueError, match="commit_message is empty"):
-            save_to_hub(tiny, NAME, token=WRITER, commit_message=" ")
-        with pytest.raises(
-            ValueError, match="license is 'Apache License': it must be one of the hub's identifiers"
-        ):
-            save_to_hub(tiny, NAME, token=WRITER, license="Apache License")
-        assert hub.seen == []
-
-
-class TestCard:
-    def test_its_front_matter_is_what_the_hub_reads(self, hub: Hub, tiny: Loaded) -> None:
-        save_to_hub(tiny, NAME, token=WRITER, license="cc-by-4.0")
-        values = front_matter(hub.repos[NAME].head["README.md"].decode())
-        assert values["license"] == "cc-by-4.0"
-        assert values["pipeline_tag"] == "zero-shot-image-classification"
-        assert {"clip", "pocketclip"} <= set(values["tags"])
-
-    def test_it_says_what_goes_in_and_how_it_was_trained(self, hub: Hub, tiny: Loaded) -> None:
-        run = {"config": {"name": "emoji.x", "loop": {"num_steps": 77}, "seed": 3}, "data_sha256": "ab" * 32}
-        trained = replace(tiny, config=replace(tiny.config, run=run))
-        save_to_hub(trained, NAME, token=WRITER)
-        card = hub.repos[NAME].head["README.md"].decode()
-        size = tiny.config.preprocess.size
-        for said in ("recipe: emoji.x", "steps: 77", "seed: 3", "ab" * 32, f"{size} x {size}", "8,192 ids"):
-            assert said in card
-        assert "does not say" in model_card(tiny, NAME, license="unknown", with_open_clip=False)
-
-    def test_its_code_runs(self, hub: Hub, tiny: Loaded) -> None:
-        card = model_card(tiny, NAME, license="unknown", with_open_clip=True)
-        for code in re.findall(r"```python\n(.*?)```", card, re.DOTALL):
-            compile(code, "card", "exec")
-            assert f'"hf-hub:{NAME}"' in code
-
-    def test_it_is_written_anew_until_somebody_makes_it_theirs(
-        self, hub: Hub, tiny: Loaded, other: Loaded
-    ) -> None:
-        save_to_hub(tiny, NAME, token=WRITER, license="mit")
-        save_to_hub(other, NAME, token=WRITER, license="apache-2.0")
-        repo = hub.repos[NAME]
-        assert front_matter(repo.head["README.md"].decode())["license"] == "apache-2.0"
-        mine = repo.head["README.md"].replace(MARK.encode(), b"My words.")
-        repo.commit(repo.head | {"README.md": mine})
-        save_to_hub(tiny, NAME, token=WRITER)
-        assert repo.head["README.md"] == mine
-        assert is_of(fetch(f"hf-hub:{NAME}"), tiny)
+    @pytest.mark.slow
+    def test_apples(self, hub: Hub, tmp_path: Path) -> None:
+        released = randomised("mobileclip_s0")
+        torch.nn.init.zeros_(released.model.image.head.bias)  # of which their layout knows nothing
+        write_foreign(released, tmp_path / "mobileclip_s0.pt", layout="apple-v1")
+        files = {"mobileclip_s0.pt": (tmp_path / "mobileclip_s0.pt").read_bytes(), "config.json": b"{}"}
+        hub.add("apple/MobileCLIP-S0", files)
+        back = pocketclip.load("hf-hub:apple/MobileCLIP-S0")
+        assert back.config.model == released.config.model
+        for name, value in back.model.state_dict().items():
+            if not name.endswith("num_batches_tracked"):
+                assert torch.equal(value, released.model.state_dict()[name]), name
