@@ -80,7 +80,7 @@ def _is_plain(text: str) -> bool:
 class Tokenizer:
     """Text to token ids, identical to open_clip's `SimpleTokenizer` at the full vocabulary.
 
-    A tokenizer remembers the ids of words (up to 65,536 of them, about 13 MB), so that captions cost little. Threads
+    A tokenizer remembers the ids of words (up to 65,536 of them, about 10 MB), so that captions cost little. Threads
     may share it. Pickled, it leaves behind what it can build again; that happens when the first text comes.
 
     Attributes:

@@ -22,7 +22,7 @@ NUM_SHIPPED_MERGES = 48_894
 BREAK = -1
 """What stands for "\\n" among ids; cleaned text has none, so it can separate texts."""
 
-_MAX_REMEMBERED = 65_536  # words, about 13 MB
+_MAX_REMEMBERED = 65_536  # words, about 10 MB
 _MAX_REMEMBERED_CHARACTERS = 40  # longer ones are rarely seen twice
 
 # Letters and numbers of Unicode 16 to 18 that older tables of the engine call symbols. Naming them in the
