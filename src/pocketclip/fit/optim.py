@@ -44,12 +44,13 @@ class OptimConfig:
 
 def make_adamw(model: nn.Module, *, config: OptimConfig) -> torch.optim.AdamW:
     """AdamW over `model`; norms, biases, scales and other vectors are not decayed."""
-    matrices = [p for p in model.parameters() if p.requires_grad and p.ndim >= 2]
-    vectors = [p for p in model.parameters() if p.requires_grad and p.ndim < 2]
+    learnt = [parameter for parameter in model.parameters() if parameter.requires_grad]
     groups = [
-        {"params": matrices, "weight_decay": config.weight_decay},
-        {"params": vectors, "weight_decay": 0.0},
+        {"params": [p for p in learnt if p.ndim >= 2], "weight_decay": config.weight_decay},
+        {"params": [p for p in learnt if p.ndim == 1], "weight_decay": 0.0},
+        {"params": [p for p in learnt if p.ndim == 0], "weight_decay": 0.0},  # fsdp2 shards them not
     ]
+    groups = [group for group in groups if group["params"]]
     return torch.optim.AdamW(groups, lr=config.lr_peak, betas=config.betas, fused=True)
 
 

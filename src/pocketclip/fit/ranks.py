@@ -212,9 +212,11 @@ def spread(
     if ranks.size == 1:
         return model
     if parallel == "fsdp2":
+        model.to(memory_format=torch.contiguous_format)  # it shards no other layout
+        scalars = {parameter for parameter in model.parameters() if parameter.ndim == 0}  # it shards none
         for unit in units:
             fully_shard(unit)
-        fully_shard(model)
+        fully_shard(model, ignored_params=scalars)
         return model
     cuda = next(model.parameters()).device.type == "cuda"
     return DistributedDataParallel(
@@ -238,6 +240,31 @@ def gradients_kept_back(runner: nn.Module) -> Generator[None]:
     yield
     for module in sharded:
         cast("Any", module).set_requires_gradient_sync(True, recurse=False)
+
+
+def average_left_out(model: nn.Module) -> None:
+    """Averages over the processes the gradients that fsdp2 leaves to each of them: those of scalars."""
+    if any(isinstance(parameter, DTensor) for parameter in model.parameters()):
+        for parameter in model.parameters():
+            if not isinstance(parameter, DTensor) and parameter.grad is not None:
+                dist.all_reduce(parameter.grad)
+                parameter.grad /= dist.get_world_size()
+
+
+@torch.no_grad()
+def clip_gradient(model: nn.Module, *, largest: float) -> float:
+    """Scales the whole gradient down to the norm `largest` where it is longer, and returns its norm before."""
+    gradients = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
+    squares = [
+        whole(nn.utils.get_total_norm(group)).double().square()
+        for sharded in (False, True)  # one call takes tensors of one kind
+        if (group := [gradient for gradient in gradients if isinstance(gradient, DTensor) is sharded])
+    ]
+    norm = float(torch.stack(squares).sum().sqrt())
+    if norm > largest:
+        for gradient in gradients:
+            gradient.mul_(largest / norm)
+    return norm
 
 
 def whole(tensor: Tensor) -> Tensor:

@@ -14,7 +14,7 @@ from typing import Generic, Literal, Protocol, TypeVar
 import torch
 from torch import Tensor, nn
 
-from pocketclip.fit.ranks import gradients_kept_back, whole
+from pocketclip.fit.ranks import average_left_out, clip_gradient, gradients_kept_back
 
 BatchT = TypeVar("BatchT")
 Precision = Literal["fp32", "bf16", "fp16"]
@@ -86,8 +86,9 @@ class Stepper(Generic[BatchT]):
         self.optimizer.zero_grad(set_to_none=True)
         self.objective.prepare(self.model)
         terms = self._backward(batch, step=step)
+        average_left_out(self.model)
         self.scaler.unscale_(self.optimizer)
-        norm = float(whole(nn.utils.clip_grad_norm_(self.model.parameters(), self.clip_norm)))
+        norm = clip_gradient(self.model, largest=self.clip_norm)
         if math.isfinite(norm):
             self.scaler.step(self.optimizer)
         self.scaler.update()
