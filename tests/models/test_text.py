@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pocketclip.models import TextConfig
+from pocketclip.models import VARIANTS, TextConfig
 from pocketclip.models.text import TextTransformer
 
 SMALL = {"vocab_size": 100, "context_length": 12, "width": 32, "heads": 4, "layers": 2}
@@ -25,6 +27,40 @@ def test_equals_open_clip(causal, text_from_open_clip, scramble, relative_error)
     ours = TextTransformer(TextConfig(**SMALL, causal=causal), embed_dim=24).eval()
     ours.load_state_dict(text_from_open_clip(reference.state_dict()), strict=True)
     tokens_BL = torch.cat([padded([1, 2, 3], 12), padded(list(range(5, 15)), 12), padded([], 12)])
+    assert relative_error(ours(tokens_BL), reference(tokens_BL)) < 1e-5
+
+
+# One variant for each plain text tower.
+FAMILY = ("mobileclip2_s0", "mobileclip2_b", "mobileclip2_s3")
+
+
+def test_family_has_every_published_tower_of_this_kind() -> None:
+    towers = {row.model.text for name, row in VARIANTS.items() if not name.startswith("pocketclip")}
+    plain = {text for text in towers if isinstance(text, TextConfig)}
+    assert plain == {VARIANTS[name].model.text for name in FAMILY}
+
+
+@pytest.mark.reference
+@pytest.mark.parametrize("name", FAMILY)
+@torch.no_grad()
+def test_family_equals_open_clip_at_one_block(name, text_from_open_clip, scramble, relative_error) -> None:
+    transformer = pytest.importorskip("open_clip.transformer")
+    model = VARIANTS[name].model
+    config = dataclasses.replace(model.text, layers=1)
+    reference = transformer.TextTransformer(
+        context_length=config.context_length,
+        vocab_size=config.vocab_size,
+        width=config.width,
+        heads=config.heads,
+        layers=1,
+        output_dim=model.embed_dim,
+        no_causal_mask=not config.causal,
+    )
+    ours = TextTransformer(config, embed_dim=model.embed_dim).eval()
+    ours.load_state_dict(text_from_open_clip(scramble(reference).state_dict()), strict=True)
+    tokens_BL = torch.randint(1, config.vocab_size - 2, (2, config.context_length))
+    tokens_BL[0, 9:] = 0
+    tokens_BL[0, 8] = tokens_BL[1, -1] = config.vocab_size - 1
     assert relative_error(ours(tokens_BL), reference(tokens_BL)) < 1e-5
 
 

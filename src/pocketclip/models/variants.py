@@ -171,7 +171,15 @@ _ROWS = (
 VARIANTS: Mapping[str, Variant] = MappingProxyType({row.name: row for row in _ROWS})
 
 
-_ALIASES = {"mobileclip_b(lt)": "mobileclip_blt", "mobileclip_b_lt": "mobileclip_blt"}
+# Other spellings of the papers and of the releases, without spaces.
+_ALIASES = {
+    "mobileclip_b(lt)": "mobileclip_blt",
+    "mobileclip_b_lt": "mobileclip_blt",
+    "mobileclip_l/14": "mobileclip_l_14",
+    "mobileclip_l14": "mobileclip_l_14",
+    "mobileclip2_l/14": "mobileclip2_l_14",
+    "mobileclip2_l14": "mobileclip2_l_14",
+}
 
 
 def variant(name: str) -> Variant:
@@ -180,7 +188,7 @@ def variant(name: str) -> Variant:
     Raises:
         ValueError: unknown name; the message lists the closest known ones.
     """
-    key = name.strip().lower().replace("-", "_")
+    key = name.lower().replace("-", "_").replace(" ", "")
     key = _ALIASES.get(key, key)
     if key in VARIANTS:
         return VARIANTS[key]
