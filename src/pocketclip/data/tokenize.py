@@ -85,7 +85,6 @@ class Tokenizer:
 
     Attributes:
         config: vocabulary size and context length.
-        merges: the merges, gzip bytes of a text: one comment line, then one merge a line.
         sot_token_id: id of the start of a text, `vocab_size - 2`.
         eot_token_id: id of the end of a text, `vocab_size - 1` and the largest id.
     """
@@ -95,7 +94,7 @@ class Tokenizer:
 
         Args:
             config: vocabulary size and context length.
-            merges: gzip bytes as described above; None takes the 48,894 merges shipped with the package.
+            merges: gzip bytes of a text, one comment line, then one merge a line; None takes the 48,894 merges shipped with the package.
 
         Raises:
             ValueError: the merges cannot be read or are fewer than the vocabulary needs.
@@ -114,6 +113,7 @@ class Tokenizer:
 
     @property
     def merges(self) -> bytes:
+        """All merges, more than the vocabulary uses: gzip bytes of a text, one comment line, then one merge a line."""
         return shipped_merges() if self._own_merges is None else self._own_merges
 
     @property
