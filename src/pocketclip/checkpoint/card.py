@@ -14,16 +14,19 @@ from pocketclip.checkpoint.loaded import Loaded
 MARK = "<!-- Written by pocketclip. The next upload writes it anew, unless this line is deleted. -->"
 
 _RECORDED = (
-    ("recipe", "name"),
-    ("variant", "variant"),
-    ("steps", "loop.num_steps"),
-    ("pictures a step", "stream.batch_size"),
-    ("learning rate, highest", "optim.lr_peak"),
-    ("weight decay", "optim.weight_decay"),
-    ("seed", "seed"),
-    ("weight of the captions' loss", "objective.caption_weight"),
-    ("weight of distillation", "objective.distill_weight"),
-    ("weight of synthetic captions", "objective.synthetic_weight"),
+    ("converted from", "converted.file"),
+    ("in the layout", "converted.layout"),
+    ("recipe", "config.name"),
+    ("variant", "config.variant"),
+    ("steps", "config.loop.num_steps"),
+    ("pictures a step", "config.stream.batch_size"),
+    ("learning rate, highest", "config.optim.lr_peak"),
+    ("weight decay", "config.optim.weight_decay"),
+    ("seed", "config.seed"),
+    ("weight of the captions' loss", "config.objective.caption_weight"),
+    ("weight of distillation", "config.objective.distill_weight"),
+    ("weight of synthetic captions", "config.objective.synthetic_weight"),
+    ("SHA-256 of the data's index", "data_sha256"),
 )
 
 
@@ -126,10 +129,7 @@ def _what_goes_in(loaded: Loaded) -> str:
 
 
 def _how_it_was_trained(run: Mapping[str, Any]) -> str:
-    config = run.get("config", {})
-    lines = [f"- {label}: {value}" for label, path in _RECORDED if (value := _at(config, path)) is not None]
-    if isinstance(run.get("data_sha256"), str):
-        lines.append(f"- SHA-256 of the data's index: `{run['data_sha256']}`")
+    lines = [f"- {label}: {value}" for label, path in _RECORDED if (value := _at(run, path)) is not None]
     return "\n".join(lines) if lines else "The checkpoint does not say."
 
 

@@ -128,7 +128,7 @@ def fetch(
     if folder is None or not all((folder / name).is_file() for name in wanted):
         folder = _download(place, commit, wanted, token=token)
     if _cached(place) != folder:
-        folder = _download(place, place.revision, wanted, token=token)
+        _download(place, place.revision, wanted, token=token)
     return folder
 
 

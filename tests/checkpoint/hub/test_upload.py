@@ -196,6 +196,9 @@ class TestCard:
         size = tiny.config.preprocess.size
         for said in ("recipe: emoji.x", "steps: 77", "seed: 3", "ab" * 32, f"{size} x {size}", "8,192 ids"):
             assert said in card
+        converted = replace(tiny.config, run={"converted": {"file": "a.pt", "layout": "apple-v1"}})
+        card = model_card(replace(tiny, config=converted), NAME, license="unknown", with_open_clip=False)
+        assert "converted from: a.pt" in card
         assert "does not say" in model_card(tiny, NAME, license="unknown", with_open_clip=False)
 
     def test_its_code_runs(self, hub: Hub, tiny: Loaded) -> None:
