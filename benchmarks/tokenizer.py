@@ -113,12 +113,12 @@ def pocketclip() -> Tokenize:
 
 def transformers() -> Tokenize:
     """Hugging Face's, from the same merges, padded with zeros."""
-    from transformers import CLIPTokenizerFast
+    from transformers import CLIPTokenizer
 
     from pocketclip.data.words import END_OF_TEXT, START_OF_TEXT, read_merges, shipped_merges, vocabulary
 
     pairs = read_merges(shipped_merges())
-    tokenizer = CLIPTokenizerFast(
+    tokenizer = CLIPTokenizer(
         vocab=vocabulary(pairs),
         merges=list(pairs),
         bos_token=START_OF_TEXT,

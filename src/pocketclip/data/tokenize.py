@@ -94,7 +94,8 @@ class Tokenizer:
 
         Args:
             config: vocabulary size and context length.
-            merges: gzip bytes of a text, one comment line, then one merge a line; None takes the 48,894 merges shipped with the package.
+            merges: gzip bytes of a text, one comment line, then one merge a line; None takes the 48,894 merges
+                shipped with the package.
 
         Raises:
             ValueError: the merges cannot be read or are fewer than the vocabulary needs.
@@ -113,7 +114,7 @@ class Tokenizer:
 
     @property
     def merges(self) -> bytes:
-        """All merges, more than the vocabulary uses: gzip bytes of a text, one comment line, then one merge a line."""
+        """Gzip bytes of a text: one comment line, then one merge a line; the vocabulary may use fewer."""
         return shipped_merges() if self._own_merges is None else self._own_merges
 
     @property
