@@ -58,12 +58,11 @@ def test_a_few_steps_tell_eight_pairs_apart(name, batch) -> None:
     assert loss.item() < 0.2 * math.log(8)
 
 
-@pytest.mark.parametrize("name", TINY)
 @torch.no_grad()
-def test_folded_towers_export_with_a_free_batch_size(name, batch, relative_error) -> None:
-    model = fold(Clip(VARIANTS[name].model).eval())
-    inputs = dict(zip(("image", "text"), batch(VARIANTS[name], 2), strict=True))
-    others = dict(zip(("image", "text"), batch(VARIANTS[name], 5), strict=True))
+def test_folded_towers_export_with_a_free_batch_size(narrow, batch, relative_error) -> None:
+    model = fold(Clip(narrow.model).eval())
+    inputs = dict(zip(("image", "text"), batch(narrow, 2), strict=True))
+    others = dict(zip(("image", "text"), batch(narrow, 5), strict=True))
     for tower, example in inputs.items():
         module = model.get_submodule(tower)
         shapes = ({0: torch.export.Dim("batch")},)

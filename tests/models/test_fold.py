@@ -105,6 +105,27 @@ def test_folded_block_computes_the_same(
     assert not [m for m in folded.modules() if isinstance(m, TRAINED_ONLY)]
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("name", BLOCKS)
+@torch.no_grad()
+def test_folded_block_computes_the_same_in_any_dtype_and_memory_format(name, dtype) -> None:
+    block = randomise(BLOCKS[name](8), seed=1)
+    image_BCHW = torch.randn(2, 8, 6, 7)
+    expected = block(image_BCHW)
+    tolerance = 40 * torch.finfo(dtype).eps * expected.abs().max().item()
+    for memory_format in (torch.contiguous_format, torch.channels_last):
+        lowered = copy.deepcopy(block).to(dtype=dtype, memory_format=memory_format)
+        folded = fold(lowered)
+        given = image_BCHW.to(dtype=dtype, memory_format=memory_format)
+        for form in (folded, fold(folded), lowered):
+            found = form(given)
+            assert found.dtype == dtype
+            assert (found.float() - expected).abs().max() < tolerance
+        for parameter in folded.parameters():
+            assert parameter.dtype == dtype
+            assert parameter.ndim < 4 or parameter.is_contiguous(memory_format=memory_format)
+
+
 @given(seed=st.integers(0, 2**31))
 @settings(max_examples=10, deadline=None)
 @torch.no_grad()
@@ -169,6 +190,17 @@ def test_folded_variant_computes_the_same(narrow, batch, scramble, relative_erro
     assert all(parameter.requires_grad for parameter in model.parameters())
     assert not [m for m in folded.modules() if isinstance(m, TRAINED_ONLY)]
     assert not folded.training
+
+
+@torch.no_grad()
+def test_folds_where_the_weights_are(narrow) -> None:
+    """On a device without numbers as well: nothing of it passes through the CPU."""
+    with torch.device("meta"):
+        absent = Clip(narrow.model).eval()
+    folded = fold(absent)
+    assert {tensor.device.type for tensor in folded.state_dict().values()} == {"meta"}
+    shapes = {name: tensor.shape for name, tensor in fold(Clip(narrow.model).eval()).state_dict().items()}
+    assert {name: tensor.shape for name, tensor in folded.state_dict().items()} == shapes
 
 
 @torch.no_grad()

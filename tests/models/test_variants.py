@@ -95,6 +95,14 @@ def test_rows_are_the_published_ones(name) -> None:
     assert (row.mean == (0, 0, 0)) == (row.std == (1, 1, 1)) == (not name.endswith(("s3", "s4", "l_14")))
 
 
+def test_stochastic_depth_is_a_matter_of_recipes_and_layer_scales_start_as_published() -> None:
+    for name in PUBLISHED:
+        image, text = VARIANTS[name].model.image, VARIANTS[name].model.text
+        assert image.drop_path == 0
+        for tower in (image, text):
+            assert getattr(tower, "layer_scale_init", 1e-5) == 1e-5
+
+
 def test_every_variant_is_published_or_ours() -> None:
     ours = {"mci2_scaled", "pocketclip_tiny", "pocketclip_tiny_vit", "pocketclip_tiny_teacher"}
     assert set(VARIANTS) == set(PUBLISHED) | ours

@@ -55,8 +55,8 @@ TEXT_TINY = TextConfig(vocab_size=8192, context_length=26, width=128, heads=4, l
 MCI0 = FastViTConfig(widths=(64, 128, 256, 512), depths=(2, 6, 10, 2))
 MCI1 = FastViTConfig(widths=(64, 128, 256, 512), depths=(4, 12, 20, 4))
 MCI2 = FastViTConfig(widths=(80, 160, 320, 640), depths=(4, 12, 24, 4))
-# The paper's four-stage rival of MCi3 with as many parameters. It does not print the figures; these are MCi2's with
-# widths times 1.8 and inner depths times 1.2, in multiples of 16 channels so that no kernel is slow by misalignment.
+# The four-stage rival of MCi3 with as many parameters (Figure 3b). The release has no figures of it; these are MCi2's
+# with widths times 1.8 and inner depths times 1.2, in multiples of 16 channels so that misalignment slows no kernel.
 MCI2_SCALED = FastViTConfig(widths=(144, 288, 576, 1152), depths=(4, 14, 29, 4))
 MCI3 = FastViTConfig(
     widths=(96, 192, 384, 768, 1536),
