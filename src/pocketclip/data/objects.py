@@ -64,7 +64,7 @@ class Store(Protocol):
     place: Place
 
     def list(self, prefix: str = "") -> Iterator[Stored]:
-        """All files in the folder `prefix` and below, in the order of their names; none where there is no such."""
+        """All files in the folder `prefix` and below, in a fixed order; none where there is no such folder."""
         ...
 
     def size(self, name: str) -> int | None:

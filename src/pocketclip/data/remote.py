@@ -6,21 +6,21 @@ the answer to a put was lost, the next try finds the name taken and compares: eq
 
 from __future__ import annotations
 
-import fcntl
 import os
 import random
 import secrets
-import shutil
 import tempfile
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import timedelta
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import IO, TypeVar
 
 from pocketclip.data.objects import OTHER_BYTES, PARTIAL, Place, Stored
+from pocketclip.data.scratch import scratch_folder
 
 try:
     import obstore
@@ -46,8 +46,6 @@ _CLIENT_OPTIONS = frozenset({"allow_http", "connect_timeout", "proxy_url", "time
 _DELAYS_S = (0.2, 0.5, 1.0, 2.0, 5.0, 10.0)  # before the second try, the third, ...
 _PART = 16 << 20  # bytes of a request
 _ONE_PUT = 2 * _PART  # more than that is uploaded in parts
-_SCRATCH = ".pocketclip-fetch-"
-_FRESH_S = 60.0  # a folder so young may not have its lock yet
 
 
 class StoreError(OSError):
@@ -115,7 +113,7 @@ class ObjectStore:
         size = self.size(name)
         if size is None:
             raise FileNotFoundError(f"{self._called(name)} is not there")
-        with _scratch_folder() as folder:
+        with scratch_folder("fetch") as folder:
             path = folder / name.rpartition("/")[2]
             with path.open("wb") as file:
                 for chunk in self._parts(name, size=size):
@@ -159,8 +157,9 @@ class ObjectStore:
 
     def delete_folder(self, prefix: str) -> None:
         """See `Store`."""
-        for found in self.list(prefix):
-            self.delete(found.name)
+        names = (found.name for found in self.list(prefix))
+        while some := list(islice(names, 1000)):
+            self._tried(prefix, partial(obstore.delete, self._store, some))
 
     def local(self, name: str) -> None:
         """None: nothing of it is on this machine."""
@@ -237,31 +236,3 @@ def _from_start(data: bytes | IO[bytes]) -> bytes | IO[bytes]:
 
 def _first_line(error: BaseException) -> str:
     return str(error).partition("\n")[0] or type(error).__name__
-
-
-@contextmanager
-def _scratch_folder() -> Generator[Path, None, None]:
-    """A folder in the system's temporary one. Those of killed processes, which no longer hold their lock, go first."""
-    root = Path(tempfile.gettempdir())
-    for left in root.glob(f"{_SCRATCH}*"):
-        with suppress(OSError):  # in use, another user's, or being removed by someone else
-            if time.time() - left.stat().st_mtime > _FRESH_S:
-                with _locked(left):
-                    shutil.rmtree(left)
-    folder = Path(tempfile.mkdtemp(prefix=_SCRATCH))
-    try:
-        with _locked(folder):
-            yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-@contextmanager
-def _locked(folder: Path) -> Generator[None, None, None]:
-    """Holds a folder's lock, which the system gives back when the process ends. BlockingIOError when it is held."""
-    number = os.open(folder, os.O_RDONLY)
-    try:
-        fcntl.flock(number, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        yield
-    finally:
-        os.close(number)

@@ -3,16 +3,24 @@
 from __future__ import annotations
 
 from pocketclip.reinforce.captioner import Captioner, CaptionerSpec, build_captioner
-from pocketclip.reinforce.run import ReinforceConfig, reinforce
-from pocketclip.reinforce.shard import ShardRequest, reinforce_shard
+from pocketclip.reinforce.config import EngineConfig, ReinforceConfig
+from pocketclip.reinforce.driver import FailedShardsError
+from pocketclip.reinforce.run import reinforce
+from pocketclip.reinforce.shard import ShardFacts, reinforce_shard
 from pocketclip.reinforce.teacher import EncodeError, Precision, Teacher, TeacherSpec, build_teacher
+from pocketclip.reinforce.units import OpenUnit
+from pocketclip.reinforce.views import ShardRequest
 
 __all__ = [
     "Captioner",
     "CaptionerSpec",
     "EncodeError",
+    "EngineConfig",
+    "FailedShardsError",
+    "OpenUnit",
     "Precision",
     "ReinforceConfig",
+    "ShardFacts",
     "ShardRequest",
     "Teacher",
     "TeacherSpec",

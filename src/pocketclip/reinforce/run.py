@@ -1,197 +1,175 @@
-"""Reinforces a folder of shards, each shard once, going on where an earlier run stopped."""
+"""Reinforces a data set, each shard once, going on where an earlier run stopped."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-import sys
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+import signal
+import threading
+from collections.abc import Generator
+from contextlib import closing, contextmanager
+from dataclasses import asdict, fields, replace
 from pathlib import Path
+from types import FrameType
 
-from tqdm import tqdm
+import torch
 
-from pocketclip.data.augment import AugmentSpec
-from pocketclip.data.codec import Codec
-from pocketclip.data.index import INDEX_FILE, Dropped, ShardIndex, read_index, split_shards, write_index
-from pocketclip.data.publish import sha256_file
-from pocketclip.data.reinforcement import BLOCK_NAME, VERSION, Reinforcement
-from pocketclip.data.shard import ShardEntry, ShardReader
-from pocketclip.reinforce.shard import ShardRequest, reinforce_shard
-from pocketclip.reinforce.teacher import Teacher, TeacherSpec, build_teacher
+from pocketclip.data.index import ShardIndex
+from pocketclip.data.objects import Place, open_store
+from pocketclip.data.reinforcement import VERSION
+from pocketclip.data.sample import JsonValue
+from pocketclip.reinforce.config import EngineConfig, ReinforceConfig
+from pocketclip.reinforce.driver import Crew, Driver, FailedShardsError, Progress
+from pocketclip.reinforce.ledger import FAILURES_FILE, Ledger, Run
+from pocketclip.reinforce.local import LocalCrew
+from pocketclip.reinforce.units import Plan, Unit, plan_units
+from pocketclip.reinforce.worker import Ensemble, Task
 
-
-@dataclass(frozen=True, kw_only=True)
-class ReinforceConfig:
-    """A complete reinforcement.
-
-    Attributes:
-        teachers: the ensemble.
-        num_views: augmentations of each picture.
-        augment: what they are drawn from.
-        codec: how embeddings are stored.
-        seed: of the views.
-        splits: of the input folder.
-        batch_size: rows a teacher sees at once.
-        device: where the teachers run.
-    """
-
-    teachers: tuple[TeacherSpec, ...]
-    num_views: int = 5
-    augment: AugmentSpec = field(default_factory=AugmentSpec)
-    codec: Codec = "bf16"
-    seed: int = 0
-    splits: tuple[str, ...] = ("train",)
-    batch_size: int = 256
-    device: str = "cpu"
-
-    def __post_init__(self) -> None:
-        names = [teacher.name for teacher in self.teachers]
-        if not names or len(set(names)) < len(names):
-            raise ValueError(f"reinforcement needs one or more teachers of different names, got {names}")
-        if self.num_views < 1 or self.batch_size < 1:
-            raise ValueError("num_views and batch_size must be at least 1")
-        if not self.splits or len(set(self.splits)) < len(self.splits):
-            raise ValueError(f"reinforcement needs one or more different splits, got {self.splits}")
+_NAMED = 3  # failed shards that an error names
 
 
-def reinforce(data: Path, out: Path, *, config: ReinforceConfig) -> ShardIndex:
-    """Writes `out`: for every shard of the splits, one of the same name with its reinforcement, then the index.
+def reinforce(
+    data: Path | str,
+    out: Path | str,
+    *,
+    config: ReinforceConfig,
+    engine: EngineConfig = EngineConfig(),  # noqa: B008 - frozen
+) -> ShardIndex:
+    """Writes `out`: for every shard of the input one of the same name with its reinforcement, then manifest and index.
+
+    Killed anywhere and run again it goes on, and ends in the same bytes; finished, it is left alone.
 
     Args:
-        data: a packed folder.
-        out: the reinforced folder; shards of the same configuration that are there are kept, byte for byte.
+        data: a packed folder; tars, parquet or JSON lines as a folder, a pattern or an `info.json`; a folder of
+            captioned pictures. Folders or addresses (s3://, gs://, az://).
+        out: the reinforced folder, or address.
         config: the reinforcement.
+        engine: where it runs.
+
+    Returns:
+        The index of `out`.
 
     Raises:
-        ValueError: `out` holds shards of another configuration or input; a teacher or shard is unusable; not one
-            sample of a split can be used.
-        FileNotFoundError: `data` is no packed folder, or a teacher's checkpoint is missing.
+        ValueError: `out` holds something else; a teacher or the input is unusable; not one sample of a split can be
+            used.
+        FailedShardsError: some shards failed; all others are done, and the same call tries the failed ones again.
+        FileNotFoundError: there is no such input or teacher.
+        ImportError: an extra that this needs is not installed.
         PublishError: `out` cannot be written.
     """
-    source = read_index(data)
-    shards = {split: split_shards(data, split) for split in config.splits}
-    teachers = [build_teacher(spec, device=config.device) for spec in config.teachers]
-    digest, data_digest = _digest(config, teachers), _data_digest(source, splits=config.splits)
-    if (out / INDEX_FILE).is_file():
-        return _finished(out, digest=digest, data_digest=data_digest)
-    request = ShardRequest(
-        num_views=config.num_views,
-        augment=config.augment,
-        codec=config.codec,
-        seed=config.seed,
-        batch_size=config.batch_size,
-        config_digest=digest,
+    options = dict(engine.store_options)
+    source, target = Place(url=str(data), options=options), Place(url=str(out), options=options)
+    plan = plan_units(source, splits=config.splits, shard_samples=config.shard_samples)
+    ledger = Ledger(open_store(target))
+    config = replace(config, num_threads=config.num_threads or ledger.num_threads() or _threads(engine))
+    task = Task(
+        config=config, source=plan.place, out=target, engine=engine.kind, num_loaders=engine.num_loaders
     )
-    total = sum(source.num_samples(split) for split in shards)
-    splits, dropped = _run(shards, out, teachers=teachers, request=request, total=total)
-    index = ShardIndex(
-        source=source.source,
-        splits=splits,
-        dropped=tuple(dropped),
-        licences=source.licences,
-        attribution=source.attribution,
-        config={
-            "digest": digest,
-            "data_digest": data_digest,
-            "num_views": config.num_views,
-            "teachers": [asdict(teacher.record) for teacher in teachers],
-        },
-    )
-    write_index(out, index)
-    return index
+    with _interrupted_by_termination(), closing(_crew(task, engine)) as crew:
+        ensemble = crew.open()
+        digest = _digest(config, ensemble)
+        assert config.num_threads is not None
+        run = Run(config_digest=digest, data_digest=plan.digest, num_threads=config.num_threads)
+        index = ledger.claim(run)
+        if index is not None:
+            return index
+        _work(plan, crew, ledger=ledger, digest=digest, engine=engine)
+    return ledger.finish(plan, config=_facts(config, ensemble, run=run), num_views=config.num_views)
 
 
-def _finished(out: Path, *, digest: str, data_digest: str) -> ShardIndex:
-    """The index of a folder that an earlier run finished."""
-    done = read_index(out)
-    for name, value, what in (
-        ("digest", digest, "with another configuration or other teachers"),
-        ("data_digest", data_digest, "from other data"),
-    ):
-        if done.config.get(name) != value:
-            raise ValueError(f"{out} was reinforced {what}: choose another folder, or delete this one")
-    return done
-
-
-def _run(
-    shards: dict[str, list[Path]],
-    out: Path,
-    *,
-    teachers: Sequence[Teacher],
-    request: ShardRequest,
-    total: int,
-) -> tuple[dict[str, tuple[ShardEntry, ...]], list[Dropped]]:
-    splits: dict[str, tuple[ShardEntry, ...]] = {}
-    dropped: list[Dropped] = []
-    interval = 0.5 if sys.stderr.isatty() else 10
-    with tqdm(total=total, desc="reinforce", unit="sample", mininterval=interval) as bar:
-        for split, paths in shards.items():
-            entries = []
-            for path in paths:
-                target = out / split / path.name
-                finished = _existing(target, shard=path, digest=request.config_digest)
-                if finished:
-                    bar.update(finished[0].num_samples + len(finished[1]))
-                entry, lost = finished or reinforce_shard(
-                    path, target, teachers=teachers, request=request, progress=bar.update
-                )
-                dropped += [Dropped(source=f"{split}/{path.name}: {key}", reason=lost[key]) for key in lost]
-                bar.set_postfix(skipped=len(dropped))
-                entries += [entry] if entry else []
-            if not entries:
-                reason = f"; {dropped[-1].source}: {dropped[-1].reason}" if dropped else ""
-                raise ValueError(f"no sample of split {split!r} can be reinforced{reason}")
-            splits[split] = tuple(entries)
-    return splits, dropped
-
-
-def _existing(target: Path, *, shard: Path, digest: str) -> tuple[ShardEntry, Mapping[str, str]] | None:
-    """The entry and the drops of a shard that an earlier run finished: its name is its done-marker."""
-    if not target.is_file():
-        return None
-    with ShardReader(target) as reader:
-        block = reader.block(BLOCK_NAME)
-        header = Reinforcement(block, name=str(target)).header if block is not None else None
-        num_samples = len(reader)
-    if header is None or header.config_digest != digest or header.input_sha256 != sha256_file(shard):
-        raise ValueError(
-            f"{target} was made with another configuration or input: choose another folder or delete it"
+def _work(plan: Plan, crew: Crew, *, ledger: Ledger, digest: str, engine: EngineConfig) -> None:
+    """Makes what is not there. FailedShardsError names what could not be made."""
+    with Progress(
+        num_units=len(plan.units), num_samples=plan.num_samples, describe=crew.describe
+    ) as progress:
+        if isinstance(crew, LocalCrew):
+            crew.progress = progress.items
+        driver = Driver(
+            crew=crew,
+            config_digest=digest,
+            attempts=engine.attempts,
+            straggler=engine.straggler,
+            report=progress.outcome,
         )
-    entry = ShardEntry(
-        file=f"{target.parent.name}/{target.name}",
-        num_samples=num_samples,
-        num_bytes=target.stat().st_size,
-        sha256=sha256_file(target),
-    )
-    return entry, header.dropped
+
+        def missing() -> Generator[Unit]:
+            for unit, marker in ledger.done(plan.units):
+                if marker is None:
+                    yield unit
+                else:
+                    progress.found(marker.facts.num_samples, len(marker.facts.dropped))
+
+        try:
+            driver.run(missing())
+        finally:
+            if driver.failures:
+                ledger.fail(failure.to_json() for failure in driver.failures)
+    if driver.failures:
+        named = [f"{failure.unit.name} ({failure.reasons[-1]})" for failure in driver.failures[:_NAMED]]
+        more = f" and {len(driver.failures) - _NAMED} more" if len(driver.failures) > _NAMED else ""
+        raise FailedShardsError(
+            f"{len(driver.failures)} of {len(plan.units)} shards failed: {', '.join(named)}{more}; all others are "
+            f"done, {FAILURES_FILE} lists the failed ones, and the same command tries them again"
+        )
 
 
-def _digest(config: ReinforceConfig, teachers: Sequence[Teacher]) -> str:
-    """Of everything that the output's bytes depend on."""
-    described = {
+def _crew(task: Task, engine: EngineConfig) -> Crew:
+    if engine.kind == "in-process":
+        return LocalCrew(task)
+    from pocketclip.reinforce.cluster import RayCrew
+
+    return RayCrew(task, engine=engine)
+
+
+def _threads(engine: EngineConfig) -> int:
+    """Of torch in each worker, where nobody says: its own number, or a fair share of it."""
+    num_workers = 1 if engine.kind == "in-process" else engine.max_workers or engine.min_workers
+    return max(1, torch.get_num_threads() // num_workers)
+
+
+def _digest(config: ReinforceConfig, ensemble: Ensemble) -> str:
+    """Of everything that the output's bytes depend on, apart from the input."""
+    described = {field.name: getattr(config, field.name) for field in fields(config)}
+    described |= {
         "version": VERSION,
-        "teachers": [asdict(teacher.record) for teacher in teachers],
-        "num_views": config.num_views,
         "augment": asdict(config.augment),
-        "codec": config.codec,
-        "seed": config.seed,
-        "splits": config.splits,
-        "batch_size": config.batch_size,
-        "device": config.device,
+        "teachers": [asdict(record) for record in ensemble.teachers],
+        "captioners": [
+            {**asdict(spec), "source": ensemble.captioners[spec.name]} for spec in config.captioners
+        ],
     }
-    return _hash(described)
+    return hashlib.sha256(json.dumps(described, sort_keys=True).encode()).hexdigest()
 
 
-def _data_digest(source: ShardIndex, *, splits: Sequence[str]) -> str:
-    """Of the shards that are reinforced and of all that the output's index takes over from the input's."""
-    return _hash(
-        {
-            "shards": {split: [entry.sha256 for entry in source.splits[split]] for split in splits},
-            "index": [source.source, dict(source.licences), source.attribution],
-        }
-    )
+def _facts(config: ReinforceConfig, ensemble: Ensemble, *, run: Run) -> dict[str, JsonValue]:
+    """What the index says of the configuration."""
+    captioners: list[JsonValue] = [dict(one) for one in ensemble.described[len(ensemble.teachers) :]]
+    records: list[JsonValue] = [
+        {**one, **asdict(record)} for record, one in zip(ensemble.teachers, ensemble.described, strict=False)
+    ]
+    return {
+        "digest": run.config_digest,
+        "data_digest": run.data_digest,
+        "num_threads": run.num_threads,
+        "num_views": config.num_views,
+        "codec": config.codec,
+        "teachers": records,
+        "captioners": captioners,
+    }
 
 
-def _hash(value: object) -> str:
-    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
+@contextmanager
+def _interrupted_by_termination() -> Generator[None, None, None]:
+    """Lets SIGTERM end the run as an interruption from the keyboard does, with nothing half-made left."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

@@ -137,7 +137,8 @@ def plan_units(place: Place, *, splits: Sequence[str], shard_samples: int) -> Pl
         return _plan_files(*_sized(place, [place.url]), source=place.url)
     if place.is_folder and Path(place.url).is_file():  # a table of captions
         return _plan_pictures(place, shard_samples=shard_samples)
-    files = [found for found in open_store(place).list() if not _is_hidden(found.name)]
+    listed = (found for found in open_store(place).list() if not _is_hidden(found.name))
+    files = sorted(listed, key=lambda found: found.name)
     if any(_suffix(found.name) is not None for found in files) and not _has_table(files):
         return _plan_files(place, files, source=place.url)
     if not place.is_folder:

@@ -1,0 +1,235 @@
+"""A crew of Ray actors: each holds the teachers and does one job at a time.
+
+Ray places actors on machines and tells when one has died; what is done, and by whom, is decided here. Nothing but jobs
+and outcomes, a few hundred bytes, travels between driver and actors: they read inputs and publish shards themselves.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import secrets
+import signal
+import sys
+import threading
+from collections import deque
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, Any
+
+from tqdm import tqdm
+
+from pocketclip.data.scratch import scratch_folder
+from pocketclip.reinforce.config import EngineConfig
+from pocketclip.reinforce.worker import Ensemble, Failed, Job, Outcome, Task, Worker
+
+if TYPE_CHECKING:
+    from ray import ObjectRef
+    from ray.actor import ActorHandle
+
+_PLASMA_BYTES = 80 << 20  # about the least that Ray takes
+_STARTS = 3  # tries
+_FRUITLESS = 3  # actors in a row that fail to start, before the run gives up
+
+
+class RayCrew:
+    """Actors of a Ray cluster. See `driver.Crew`.
+
+    A cluster of our own lives on this machine and ends with the run. Its access token is made for the run and kept in
+    the environment, so that Ray writes nothing into the home folder.
+
+    Args:
+        task: what is done.
+        engine: how many actors, and where.
+
+    Raises:
+        ImportError: the extra `ray` is not installed.
+    """
+
+    def __init__(self, task: Task, *, engine: EngineConfig) -> None:
+        if engine.address is None:
+            os.environ.setdefault("RAY_AUTH_MODE", "token")
+            os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+        try:
+            import ray
+            import ray.exceptions
+        except ImportError as error:
+            raise ImportError(
+                "--engine ray needs ray, not installed here: pip install 'pocketclip[ray]'"
+            ) from error
+        self._ray: Any = ray  # its types say little about actors
+        self._task = task
+        self._engine = engine
+        self._max_workers = engine.max_workers or engine.min_workers
+        self._resources = ExitStack()
+        self._starting: dict[ObjectRef, ActorHandle] = {}
+        self._idle: deque[ActorHandle] = deque()
+        self._busy: dict[ObjectRef, tuple[ActorHandle, Job]] = {}
+        self._fruitless = 0
+
+    def open(self) -> Ensemble:
+        """See `Crew`. Returns when the first actor is ready."""
+        self._connect()
+        while len(self._starting) < self._engine.min_workers:
+            self._start()
+        while True:
+            for ref in self._ended(self._starting, seconds=None):
+                ensemble = self._started(ref)
+                if ensemble is not None:
+                    return ensemble
+
+    def has_room(self) -> bool:
+        """See `Crew`."""
+        return bool(self._idle)
+
+    def submit(self, job: Job) -> None:
+        """See `Crew`."""
+        actor = self._idle.popleft()
+        self._busy[actor.work.remote(job)] = (actor, job)
+
+    def wait(self, *, seconds: float, is_work_left: bool) -> list[Outcome]:
+        """See `Crew`."""
+        outcomes: list[Outcome] = []
+        for ref in self._ended({**self._starting, **self._busy}, seconds=seconds):
+            if ref in self._starting:
+                self._started(ref)
+            else:
+                outcomes.append(self._outcome(ref))
+        self._adjust(is_work_left=is_work_left)
+        return outcomes
+
+    def describe(self) -> str:
+        """See `Crew`."""
+        num = len(self._idle) + len(self._busy)
+        return f"{num} {'worker' if num == 1 else 'workers'}"
+
+    def close(self) -> None:
+        """See `Crew`. Actors are killed, a cluster of our own ends."""
+        for actor in (*self._starting.values(), *self._idle, *(actor for actor, _ in self._busy.values())):
+            self._ray.kill(actor)
+        self._resources.close()
+
+    def _connect(self) -> None:
+        """Joins the cluster, or starts one."""
+        engine = self._engine
+        quiet = {"log_to_driver": False, "logging_level": logging.CRITICAL}
+        handler = signal.getsignal(signal.SIGTERM)
+        if self._ray.is_initialized():
+            link = ""
+        elif engine.address is not None:
+            link = self._ray.init(address=engine.address, **quiet).dashboard_url
+            self._resources.callback(self._ray.shutdown)
+        else:
+            link = self._start_cluster(**quiet)
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, handler)  # Ray has put its own there
+        if engine.max_workers is None:
+            self._max_workers = max(engine.min_workers, self._room_for())
+        note = f"{engine.min_workers} to {self._max_workers} workers on Ray"
+        if link:
+            note += f", dashboard http://{link} (its token: {os.environ.get('RAY_AUTH_TOKEN', 'none')})"
+        tqdm.write(note, file=sys.stderr)
+
+    def _start_cluster(self, **quiet: Any) -> str:  # noqa: ANN401
+        """A cluster of our own; returns the address of its dashboard, if it has one."""
+        folder = self._resources.enter_context(scratch_folder("ray"))
+        self._resources.callback(self._ray.shutdown)
+        for left in reversed(range(_STARTS)):
+            try:
+                context = self._ray.init(
+                    address="local",
+                    num_cpus=self._num_cpus(),
+                    include_dashboard=self._engine.dashboard,
+                    dashboard_host="127.0.0.1",
+                    object_store_memory=_PLASMA_BYTES,
+                    _temp_dir=str(folder),
+                    **quiet,
+                )
+            except Exception as error:  # on a busy machine Ray gives up after 30 s, with no more than this
+                self._ray.shutdown()
+                if not left:
+                    raise OSError(f"Ray does not start on this machine ({_one_line(error)})") from error
+            else:
+                return context.dashboard_url or ""
+        raise AssertionError("the last try returns or raises")
+
+    def _num_cpus(self) -> int:
+        """Cores that our own cluster is told it has: this machine's, or as many as were asked for."""
+        least = self._engine.max_workers or self._engine.min_workers
+        return max(os.cpu_count() or 1, least * self._cores())
+
+    def _cores(self) -> int:
+        """Of an actor."""
+        on_cpu = self._task.config.device == "cpu"
+        return (self._task.config.num_threads or 1) if on_cpu else 1
+
+    def _room_for(self) -> int:
+        """Actors that the cluster has room for now."""
+        resources = self._ray.cluster_resources()
+        if self._task.config.device == "cpu":
+            return int(resources.get("CPU", 0)) // self._cores()
+        return int(resources.get("GPU", 0))
+
+    def _start(self) -> None:
+        gpus = 0 if self._task.config.device in ("cpu", "mps") else 1
+        kind = self._ray.remote(num_cpus=self._cores(), num_gpus=gpus, max_restarts=0)(Worker)
+        actor = kind.remote(self._task)
+        self._starting[actor.open.remote()] = actor
+
+    def _started(self, ref: ObjectRef) -> Ensemble | None:
+        """Takes in an actor that has built its teachers; None when it could not."""
+        actor = self._starting.pop(ref)
+        try:
+            ensemble = self._result(ref)
+        except self._ray.exceptions.RayError as error:
+            self._fruitless += 1
+            if self._fruitless >= _FRUITLESS:
+                raise OSError(
+                    f"{self._fruitless} Ray actors in a row died as they started, the last: {_one_line(error)}"
+                ) from error
+            self._start()
+            return None
+        self._fruitless = 0
+        self._idle.append(actor)
+        return ensemble
+
+    def _outcome(self, ref: ObjectRef) -> Outcome:
+        actor, job = self._busy.pop(ref)
+        try:
+            outcome = self._result(ref)
+        except self._ray.exceptions.RayError as error:
+            return Failed(name=job.unit.name, reason=f"its worker died ({_one_line(error)})", may_pass=True)
+        if isinstance(outcome, Failed) and outcome.is_broken:
+            self._ray.kill(actor)
+        else:
+            self._idle.append(actor)
+        return outcome
+
+    def _result(self, ref: ObjectRef) -> Any:  # noqa: ANN401
+        """What an actor returns or raises; RayError where it died."""
+        try:
+            return self._ray.get(ref)
+        except self._ray.exceptions.RayTaskError as error:
+            raise error.cause from error
+
+    def _ended(self, refs: dict, *, seconds: float | None) -> list[ObjectRef]:
+        if not refs:
+            return []
+        ended, _ = self._ray.wait(list(refs), num_returns=1, timeout=seconds)
+        more, _ = self._ray.wait(list(refs), num_returns=len(refs), timeout=0)
+        return list({*ended, *more})
+
+    def _adjust(self, *, is_work_left: bool) -> None:
+        """One actor more while all are busy and work is left; one idle actor at most when none is."""
+        num = len(self._starting) + len(self._idle) + len(self._busy)
+        is_short = num < self._engine.min_workers
+        all_busy = not self._idle and not self._starting and num < self._max_workers
+        if is_work_left and (is_short or all_busy):
+            self._start()
+        while not is_work_left and len(self._idle) > 1:
+            self._ray.kill(self._idle.pop())
+
+
+def _one_line(error: BaseException) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[0] if lines else type(error).__name__

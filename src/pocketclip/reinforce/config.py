@@ -1,0 +1,102 @@
+"""What a reinforcement is, and how it is run: plain data."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+from pocketclip.data.augment import AugmentSpec
+from pocketclip.data.codec import Codec
+from pocketclip.reinforce.captioner import CaptionerSpec
+from pocketclip.reinforce.teacher import Precision, TeacherSpec
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReinforceConfig:
+    """A complete reinforcement: all that the output's bytes depend on, apart from the input.
+
+    Attributes:
+        teachers: the ensemble.
+        captioners: write synthetic captions first, each under its name.
+        num_views: augmentations of each picture.
+        augment: what they are drawn from.
+        codec: how embeddings are stored.
+        seed: of the views.
+        splits: of a packed input; others have "train" alone.
+        batch_size: rows a teacher sees at once, and samples that are in memory at once.
+        device: where the teachers run.
+        precision: what they compute in.
+        compiled: compile them with torch.compile.
+        num_threads: of torch in each worker, at least 1; None takes what an earlier run of the same folder took, else
+            torch's own number, shared among the workers of this machine. Sums depend on it, and so do the bytes.
+        shard_samples: pictures that make a shard, where the input is a folder of pictures.
+    """
+
+    teachers: tuple[TeacherSpec, ...]
+    captioners: tuple[CaptionerSpec, ...] = ()
+    num_views: int = 5
+    augment: AugmentSpec = field(default_factory=AugmentSpec)
+    codec: Codec = "bf16"
+    seed: int = 0
+    splits: tuple[str, ...] = ("train",)
+    batch_size: int = 256
+    device: str = "cpu"
+    precision: Precision = "fp32"
+    compiled: bool = False
+    num_threads: int | None = None
+    shard_samples: int = 1000
+
+    def __post_init__(self) -> None:
+        for what, specs in (("teachers", self.teachers), ("captioners", self.captioners)):
+            names = [spec.name for spec in specs]
+            if len(set(names)) < len(names) or (what == "teachers" and not names):
+                least = "one or more " if what == "teachers" else ""
+                raise ValueError(f"reinforcement needs {least}{what} of different names, got {names}")
+        for name in ("num_views", "batch_size", "shard_samples"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if self.num_threads is not None and self.num_threads < 1:
+            raise ValueError(f"num_threads must be at least 1, got {self.num_threads}")
+        if not self.splits or len(set(self.splits)) < len(self.splits):
+            raise ValueError(f"reinforcement needs one or more different splits, got {self.splits}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class EngineConfig:
+    """Where shards are worked on, and how hard it is tried. No byte of the output depends on it.
+
+    Attributes:
+        kind: `in-process`, or `ray`: actors of a Ray cluster.
+        num_loaders: threads of each worker that decode and augment.
+        attempts: how often a shard is tried before it is left out for this run; what cannot succeed (a damaged input)
+            is not tried again.
+        min_workers: actors that are kept while there is work.
+        max_workers: actors at most; None takes one for each GPU of the cluster, or one for every `num_threads` of its
+            cores.
+        straggler: a shard that takes so many times the median is given to a second worker when one is free; 0: never.
+        address: of a running Ray cluster (`auto` or HOST:PORT); None starts one on this machine for this run.
+        dashboard: start Ray's dashboard with a cluster of our own.
+        store_options: of object stores, `endpoint` or `region` say.
+    """
+
+    kind: Literal["in-process", "ray"] = "in-process"
+    num_loaders: int = 2
+    attempts: int = 3
+    min_workers: int = 1
+    max_workers: int | None = None
+    straggler: float = 3.0
+    address: str | None = None
+    dashboard: bool = True
+    store_options: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for name in ("num_loaders", "attempts", "min_workers"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if self.max_workers is not None and self.max_workers < self.min_workers:
+            raise ValueError(
+                f"max_workers must be at least min_workers ({self.min_workers}), got {self.max_workers}"
+            )
+        if self.straggler != 0 and not self.straggler > 1:
+            raise ValueError(f"straggler must be above 1, or 0 for never, got {self.straggler}")
