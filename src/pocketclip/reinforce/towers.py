@@ -76,7 +76,8 @@ class TowerTeacher:
         rgb = (towers.preprocess.mean, towers.preprocess.std)
         self._mean, self._std = (torch.tensor(row, device=self._device).view(1, 3, 1, 1) for row in rgb)
         self.image_px = towers.preprocess.size
-        embed_dim = self._embed(self._text, *self._tokens(["a picture"])).shape[1]
+        blank_BCHW = torch.zeros(1, 3, self.image_px, self.image_px, device=self._device)
+        embed_dim = self._embed(self._image, blank_BCHW).shape[1]
         if compiled:
             self._image, self._text = torch.compile(self._image), torch.compile(self._text)
         self.record = TeacherRecord(
