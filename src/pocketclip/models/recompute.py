@@ -42,17 +42,12 @@ class _StatisticsAtRest(AbstractContextManager[None]):
         self.kept: list[tuple[_BatchNorm, dict[str, Tensor | None]]] = []
 
     def __enter__(self) -> None:
-        for norm in self.part.modules():
-            if isinstance(norm, _BatchNorm) and norm.training:
-                self.kept.append((norm, dict(norm._buffers)))
-                norm._buffers.update(
-                    {
-                        name: None if buffer is None else buffer.clone()
-                        for name, buffer in norm._buffers.items()
-                    }
-                )
+        norms = [norm for norm in self.part.modules() if isinstance(norm, _BatchNorm) and norm.training]
+        self.kept = [(norm, dict(norm._buffers)) for norm in norms]
+        for norm, buffers in self.kept:
+            for name, buffer in buffers.items():
+                norm._buffers[name] = None if buffer is None else buffer.clone()
 
     def __exit__(self, *_: object) -> None:
         for norm, buffers in self.kept:
             norm._buffers.update(buffers)
-        self.kept.clear()
