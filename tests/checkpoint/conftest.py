@@ -9,6 +9,7 @@ import pytest
 import safetensors
 import safetensors.torch
 import torch
+from torch import nn
 
 from pocketclip.checkpoint import Loaded, create, save
 
@@ -69,3 +70,23 @@ def rewrite() -> Rewrite:
         return path
 
     return change
+
+
+@torch.no_grad()
+def fill(model: nn.Module, *, seed: int = 0) -> nn.Module:
+    """Random numbers for every parameter and buffer, BatchNorm's statistics too, of a size that keeps signals alive."""
+    rng = torch.Generator().manual_seed(seed)
+    for name, value in model.state_dict().items():
+        if not value.is_floating_point():
+            value.random_(1, 1000, generator=rng)
+        elif name.endswith("running_var"):
+            value.uniform_(0.5, 2.0, generator=rng)
+        elif name.endswith(("gamma", "scale")) or "layer_scale" in name:
+            value.uniform_(0.05, 0.25, generator=rng)
+        elif value.ndim >= 2:
+            value.normal_(0.0, value[0].numel() ** -0.5, generator=rng)
+        elif name.endswith("weight"):
+            value.uniform_(0.5, 1.5, generator=rng)
+        else:
+            value.normal_(0.0, 0.2, generator=rng)
+    return model.eval()
