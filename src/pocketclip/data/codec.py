@@ -1,94 +1,134 @@
-"""Embeddings to bytes and back, each codec with its error measured on the rows it stores."""
+"""Embeddings to bytes and back, row by row: float32, bfloat16, 8 bits.
 
-# Shape suffixes: N rows, D dimensions of an embedding.
+The codec of about four bits looks at all rows of a teacher before it stores the first: `data/codec_q4.py`.
+"""
+
+# Shape suffixes: N rows, D dimensions of an embedding, B rows asked for.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
-from typing import Literal, get_args
+from collections.abc import Iterator, Mapping
+from typing import Literal, Protocol, get_args
 
 import numpy as np
 
-Codec = Literal["fp32", "bf16", "int8"]
+from pocketclip.data.tables import Kind, Table
+
+Codec = Literal["fp32", "bf16", "int8", "q4"]
 CODECS: tuple[Codec, ...] = get_args(Codec)
+RowCodec = Literal["fp32", "bf16", "int8"]
+"""Codecs that store each row by itself."""
+
+_CHUNK = 128  # rows that are decoded at once: they stay in the processor's cache
 
 
-@dataclass(frozen=True, kw_only=True)
-class CodecError:
-    """How far decoded rows are from what was encoded.
+class RowTable(Protocol):
+    """A table of stored embeddings."""
 
-    Attributes:
-        cosine_mean: mean cosine between a row and its decoded self, in [-1, 1].
-        cosine_min: the worst row's.
-    """
+    def decode_into(self, out_BD: np.ndarray, place_B: np.ndarray, row_B: np.ndarray) -> None:
+        """Writes row `row_B[i]`, decoded, to `out_BD[place_B[i]]`; rows in rising order are read faster.
 
-    cosine_mean: float
-    cosine_min: float
+        Args:
+            out_BD: float32, changed in place.
+            place_B: where each row goes.
+            row_B: rows of the table, each within it.
+        """
+        ...
 
 
-def encode(rows_ND: np.ndarray, *, codec: Codec) -> dict[str, np.ndarray]:
-    """Encodes unit-norm rows.
+def encode(rows_ND: np.ndarray, *, codec: RowCodec) -> dict[str, Table]:
+    """Encodes unit-norm rows, each by itself.
 
     Args:
         rows_ND: float32 [N, D].
         codec: `fp32`; `bf16` (rounded to nearest even, kept as its 16 bits in uint16); `int8` (one scale a row).
 
     Returns:
-        Arrays whose first dimension is N, so that a reader touches only the rows it uses: `values`, and `scale`
+        Tables whose first dimension is N, so that a reader touches only the rows it uses: `values`, and `scale`
         (float32 [N]) for int8.
+
+    Raises:
+        ValueError: a value is not finite.
     """
+    rows_ND = finite(rows_ND)
+    match codec:
+        case "fp32":
+            return {"values": Table(kind="F32", array=rows_ND)}
+        case "bf16":
+            bits = rows_ND.view(np.uint32)
+            rounded = bits + np.uint32(0x7FFF) + ((bits >> np.uint32(16)) & np.uint32(1))
+            return {"values": Table(kind="BF16", array=(rounded >> np.uint32(16)).astype(np.uint16))}
+        case "int8":
+            scale_N = np.abs(rows_ND).max(axis=1) / np.float32(127.0)
+            safe_N1 = np.where(scale_N > 0, scale_N, np.float32(1.0))[:, None]
+            return {
+                "values": Table(kind="I8", array=np.rint(rows_ND / safe_N1).astype(np.int8)),
+                "scale": Table(kind="F32", array=scale_N.astype(np.float32)),
+            }
+
+
+def finite(rows_ND: np.ndarray) -> np.ndarray:
+    """The rows as contiguous float32. ValueError when one of their values is not finite."""
     rows_ND = np.ascontiguousarray(rows_ND, dtype=np.float32)
     if not np.isfinite(rows_ND).all():
         raise ValueError(
             "an embedding is not finite and was not stored: look for an overflow in the model that made it"
         )
-    match codec:
-        case "fp32":
-            return {"values": rows_ND}
-        case "bf16":
-            bits = rows_ND.view(np.uint32)
-            rounded = bits + np.uint32(0x7FFF) + ((bits >> np.uint32(16)) & np.uint32(1))
-            return {"values": (rounded >> np.uint32(16)).astype(np.uint16)}
-        case "int8":
-            scale_N = np.abs(rows_ND).max(axis=1) / np.float32(127.0)
-            safe_N1 = np.where(scale_N > 0, scale_N, np.float32(1.0))[:, None]
-            return {"values": np.rint(rows_ND / safe_N1).astype(np.int8), "scale": scale_N.astype(np.float32)}
+    return rows_ND
 
 
-def decode(parts: Mapping[str, np.ndarray], *, codec: Codec) -> np.ndarray:
-    """The inverse of `encode`: float32 [N, D]. Row-wise, so any selection of rows may be given."""
-    values = parts["values"]
-    match codec:
-        case "fp32":
-            return values.astype(np.float32)
-        case "bf16":
-            return (values.astype(np.uint32) << np.uint32(16)).view(np.float32)
-        case "int8":
-            return values.astype(np.float32) * parts["scale"][:, None]
+def expected(*, codec: RowCodec, num_rows: int, embed_dim: int) -> dict[str, tuple[Kind, tuple[int, ...]]]:
+    """Type and shape of every table that `encode` makes of so many rows."""
+    values: dict[RowCodec, Kind] = {"fp32": "F32", "bf16": "BF16", "int8": "I8"}
+    tables: dict[str, tuple[Kind, tuple[int, ...]]] = {"values": (values[codec], (num_rows, embed_dim))}
+    if codec == "int8":
+        tables["scale"] = ("F32", (num_rows,))
+    return tables
 
 
-def measure(rows_ND: np.ndarray, *, codec: Codec) -> CodecError:
-    """The cosine error of storing `rows_ND` (float32 [N, D], no zero row) with `codec`."""
-    decoded_ND = decode(encode(rows_ND, codec=codec), codec=codec)
-    norms_N = np.linalg.norm(rows_ND, axis=1) * np.linalg.norm(decoded_ND, axis=1)
-    cosine_N = (rows_ND * decoded_ND).sum(axis=1) / norms_N
-    return CodecError(cosine_mean=float(cosine_N.mean()), cosine_min=float(cosine_N.min()))
-
-
-def pool(errors: Sequence[tuple[CodecError, int]]) -> CodecError:
-    """The error of several sets of rows together: worst where a name ends in `_min` or `_max`, else the mean.
+class PlainTable:
+    """Rows that were encoded each by itself.
 
     Args:
-        errors: of each set, with its number of rows; one or more sets.
+        parts: what `encode` made.
+        codec: how.
     """
-    num_rows = sum(num for _, num in errors)
-    pooled: dict[str, float] = {}
-    for field in fields(CodecError):
-        values = [(getattr(error, field.name), num) for error, num in errors]
-        if field.name.endswith(("_min", "_max")):
-            worst = min if field.name.endswith("_min") else max
-            pooled[field.name] = worst(value for value, _ in values)
-        else:
-            pooled[field.name] = sum(value * num for value, num in values) / num_rows
-    return CodecError(**pooled)
+
+    def __init__(self, parts: Mapping[str, Table], *, codec: RowCodec) -> None:
+        self._codec = codec
+        self._values_ND = parts["values"].array
+        self._scale_N = parts["scale"].array if codec == "int8" else None
+
+    def decode_into(self, out_BD: np.ndarray, place_B: np.ndarray, row_B: np.ndarray) -> None:
+        """See `RowTable`."""
+        if self._codec == "fp32":
+            out_BD[place_B] = self._values_ND[row_B]
+            return
+        width = self._values_ND.shape[1]
+        stored_CD = np.empty((_CHUNK, width), self._values_ND.dtype)
+        decoded_CD = np.empty((_CHUNK, width), np.float32)
+        for chunk in chunks(len(row_B), _CHUNK):
+            rows_C = row_B[chunk]
+            stored, decoded = stored_CD[: len(rows_C)], decoded_CD[: len(rows_C)]
+            # "clip" spares a second look at the rows, which are within the table.
+            np.take(self._values_ND, rows_C, axis=0, out=stored, mode="clip")
+            if self._scale_N is None:
+                bits = decoded.view(np.uint32)
+                bits[...] = stored
+                bits <<= np.uint32(16)
+            else:
+                decoded[...] = stored
+                decoded *= self._scale_N[rows_C, None]
+            out_BD[place_B[chunk]] = decoded
+
+
+def decode(table: RowTable, row_B: np.ndarray, *, embed_dim: int) -> np.ndarray:
+    """Rows of a table: float32 [B, D]."""
+    out_BD = np.empty((len(row_B), embed_dim), np.float32)
+    table.decode_into(out_BD, np.arange(len(row_B)), row_B)
+    return out_BD
+
+
+def chunks(num: int, size: int) -> Iterator[slice]:
+    """Slices of at most `size` that cover `num` items."""
+    return (slice(start, start + size) for start in range(0, num, size))

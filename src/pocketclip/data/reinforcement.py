@@ -8,84 +8,45 @@ reader touches only the rows it uses. Row i of every table belongs to the shard'
                                           order of Sample.texts
     image/NAME/values   [N * A, D]        teacher NAME's embedding of view a of sample i in row i * A + a
     text/NAME/values    [T, D]            its embedding of every caption
-    .../scale           float32 [rows]    int8 only
 
-The header holds the format's version, the augmentation spec, the codec and its measured error, and for each teacher its
-name, width, logit scale and digest.
+How values are stored, and with what beside them, is the codec's business. The header is `data/reinforcement_header.py`.
 """
 
-# Shape suffixes: N samples, A views of each, P parameters of a view, T captions, D dimensions, B rows asked for.
+# Shape suffixes: N samples, A views of each, P parameters of a view, T captions (of a shard, or chosen of each sample),
+# D dimensions, B samples asked for.
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack
-from dataclasses import asdict, dataclass
-from itertools import chain
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from tempfile import SpooledTemporaryFile
 from types import TracebackType
-from typing import IO
 
 import numpy as np
 
-from pocketclip.data.augment import AugmentSpec
-from pocketclip.data.codec import CODECS, Codec, CodecError, decode, encode, measure, pool
+from pocketclip.data import codec_q4
+from pocketclip.data.augment_spec import AugmentSpec
+from pocketclip.data.codec import Codec, PlainTable, RowCodec, RowTable, decode, encode, expected, finite
+from pocketclip.data.codec_error import TARGET_PAIRS, CodecError, codec_error, cosines, target_error
+from pocketclip.data.codec_q4 import SIDES, Side
+from pocketclip.data.reinforcement_header import (
+    FORMAT,
+    VERSION,
+    ReinforcementHeader,
+    TeacherRecord,
+    header_texts,
+    read_header,
+)
+from pocketclip.data.tables import Block, Kind, Table, TableWriter, read_metadata, read_tables
 
 BLOCK_NAME = "reinforcement"
-FORMAT = "pocketclip-reinforcement"
-VERSION = 1
-
-_IN_MEMORY = 16 << 20  # bytes of a table that is being made, before it moves to a file
-_CHUNK = 1 << 20
-_TO_SAFETENSORS = {"float32": "F32", "uint16": "BF16", "int8": "I8", "int32": "I32", "int64": "I64"}
-_FROM_SAFETENSORS = {"F32": "<f4", "BF16": "<u2", "I8": "<i1", "I32": "<i4", "I64": "<i8"}
-
-
-@dataclass(frozen=True, kw_only=True)
-class TeacherRecord:
-    """Who made a table of embeddings.
-
-    Attributes:
-        name: the teacher's name in this ensemble.
-        embed_dim: width of its embeddings.
-        logit_scale: the inverse temperature to distil it at.
-        digest: sha256 of its weights.
-    """
-
-    name: str
-    embed_dim: int
-    logit_scale: float
-    digest: str
-
-
-@dataclass(frozen=True, kw_only=True)
-class ReinforcementHeader:
-    """What a block says of itself.
-
-    Attributes:
-        config_digest: of the reinforcement's whole configuration.
-        input_sha256: of the shard that was reinforced.
-        augment: what the views were drawn from.
-        codec: how embeddings are stored.
-        teachers: in the order of the configuration.
-        errors: by table (`image/NAME`, `text/NAME`), what the codec cost.
-        dropped: samples of the input that are not in the output, key -> reason.
-    """
-
-    config_digest: str
-    input_sha256: str
-    augment: AugmentSpec
-    codec: Codec
-    teachers: tuple[TeacherRecord, ...]
-    errors: Mapping[str, CodecError]
-    dropped: Mapping[str, str]
+_ROWS = 1024  # that are encoded at once
 
 
 @dataclass(frozen=True, kw_only=True)
 class Embeddings:
-    """One teacher's embeddings of one shard, unit-norm float32.
+    """One teacher's embeddings of one shard, or of a part of it, unit-norm float32.
 
     Attributes:
         image_NAD: of every view.
@@ -127,24 +88,11 @@ def pack_reinforcement(
         return b"".join(block.chunks)
 
 
-@dataclass(frozen=True, kw_only=True)
-class Block:
-    """A block's bytes before they are read.
-
-    Attributes:
-        num_bytes: of all of them.
-        chunks: the bytes in order; to be read once, while the writer is open.
-    """
-
-    num_bytes: int
-    chunks: Iterator[bytes]
-
-
 class ReinforcementWriter:
     """Makes a block of groups of samples, one after the other.
 
-    Only the group at hand is in memory: encoded rows wait in temporary files. A codec encodes a sample by itself, so
-    the tables do not depend on the groups; the measured errors are means over them.
+    Only the group at hand is in memory: rows wait in temporary files, encoded, or as they are for `q4`, which looks at
+    all of them before it stores the first. The bytes do not depend on the groups.
 
     Args:
         augment: what the views were drawn from.
@@ -164,11 +112,11 @@ class ReinforcementWriter:
         self._augment = augment
         self._codec = codec
         self._teachers = tuple(teachers)
-        self._folder = folder
-        self._files = ExitStack()
-        self._tables: dict[str, _Table] = {}
+        self._tables = TableWriter(folder=folder)
         self._text_counts: list[int] = []
-        self._errors: dict[str, list[tuple[CodecError, int]]] = {}
+        self._cosines: dict[str, list[np.ndarray]] = {}
+        self._first: dict[str, list[np.ndarray]] = {}  # exact rows of the first pairs, by table
+        self._errors: dict[str, CodecError] = {}
 
     def __enter__(self) -> ReinforcementWriter:
         return self
@@ -176,7 +124,7 @@ class ReinforcementWriter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._files.close()
+        self._tables.__exit__(kind, error, trace)
 
     def add(
         self, params_NAP: np.ndarray, text_counts: Sequence[int], embeddings: Sequence[Embeddings]
@@ -187,95 +135,125 @@ class ReinforcementWriter:
             params_NAP: int32 packed views.
             text_counts: captions of each sample.
             embeddings: of each teacher.
+
+        Raises:
+            ValueError: an embedding is not finite.
         """
-        self._append("augment_params", params_NAP.astype(np.int32))
+        self._tables.append("augment_params", Table(kind="I32", array=params_NAP.astype(np.int32)))
+        num_missing = max(0, TARGET_PAIRS - len(self._text_counts))
+        first_text_N = np.concatenate([[0], np.cumsum(text_counts)])[:-1]
         self._text_counts += text_counts
         for record, rows in zip(self._teachers, embeddings, strict=True):
             num_samples, num_views, width = rows.image_NAD.shape
             assert rows.text_TD.shape == (sum(text_counts), width)
             assert params_NAP.shape[:2] == (num_samples, num_views)
-            by_kind = {"image": rows.image_NAD.reshape(-1, width), "text": rows.text_TD}
-            for kind, rows_ND in by_kind.items():
-                table = f"{kind}/{record.name}"
-                error = measure(rows_ND, codec=self._codec)
-                self._errors.setdefault(table, []).append((error, len(rows_ND)))
-                for part, array in encode(rows_ND, codec=self._codec).items():
-                    self._append(f"{table}/{part}", array)
+            self._add_rows(
+                f"image/{record.name}",
+                rows.image_NAD.reshape(-1, width),
+                first_ND=rows.image_NAD[:num_missing, 0],
+            )
+            self._add_rows(
+                f"text/{record.name}", rows.text_TD, first_ND=rows.text_TD[first_text_N[:num_missing]]
+            )
 
     def errors(self) -> dict[str, CodecError]:
-        """What the codec cost so far, by table."""
-        return {table: pool(errors) for table, errors in self._errors.items()}
+        """What the codec cost, by table (`image/NAME`); empty before `finish`."""
+        return dict(self._errors)
 
     def finish(self, *, config_digest: str, input_sha256: str, dropped: Mapping[str, str]) -> Block:
-        """The block of all samples that were added, the same bytes for the same values."""
-        self._append("text_offsets", np.concatenate([[0], np.cumsum(self._text_counts)]).astype(np.int64))
-        header = {
-            "format": FORMAT,
-            "version": str(VERSION),
-            "config_digest": config_digest,
-            "input_sha256": input_sha256,
-            "augment": _dump(asdict(self._augment)),
-            "codec": self._codec,
-            "teachers": _dump([asdict(record) for record in self._teachers]),
-            "errors": _dump({table: asdict(error) for table, error in self.errors().items()}),
-            "dropped": _dump(dict(dropped)),
-        }
-        return _serialize(self._tables, header)
+        """The block of all samples that were added, one or more; the same bytes for the same values."""
+        offsets = np.concatenate([[0], np.cumsum(self._text_counts)]).astype(np.int64)
+        self._tables.append("text_offsets", Table(kind="I64", array=offsets))
+        for record in self._teachers:
+            encoder = self._encode_all(record) if self._codec == "q4" else None
+            self._measure(record, encoder=encoder)
+        header = ReinforcementHeader(
+            config_digest=config_digest,
+            input_sha256=input_sha256,
+            augment=self._augment,
+            codec=self._codec,
+            teachers=self._teachers,
+            errors=self._errors,
+            dropped=dropped,
+        )
+        return self._tables.finish(header_texts(header))
 
-    def _append(self, name: str, array: np.ndarray) -> None:
-        if name not in self._tables:
-            folder = str(self._folder) if self._folder else None
-            spool = SpooledTemporaryFile(_IN_MEMORY, dir=folder)  # noqa: SIM115
-            file = self._files.enter_context(spool)
-            self._tables[name] = _Table(file=file, dtype=array.dtype, row_shape=array.shape[1:])
-        self._tables[name].append(array)
+    def _add_rows(self, table: str, rows_ND: np.ndarray, *, first_ND: np.ndarray) -> None:
+        self._first.setdefault(table, []).append(first_ND.copy())
+        if self._codec == "q4":
+            self._tables.append(_exact(table), Table(kind="F32", array=finite(rows_ND)))
+            return
+        parts = encode(rows_ND, codec=self._codec)
+        for part, rows in parts.items():
+            self._tables.append(f"{table}/{part}", rows)
+        self._note(table, rows_ND, _through(rows_ND, codec=self._codec))
+
+    def _encode_all(self, record: TeacherRecord) -> codec_q4.Encoder:
+        names = {side: f"{side}/{record.name}" for side in SIDES}
+        encoder = codec_q4.Encoder(
+            {side: partial(self._tables.rows, _exact(names[side]), num=_ROWS) for side in SIDES}
+        )
+        for part, table in encoder.parts().items():
+            self._tables.put(_name_of(part, record.name), table)
+        for side, name in names.items():
+            for rows_BD in self._tables.rows(_exact(name), num=_ROWS):
+                words_BW = encoder.encode(side, rows_BD)
+                self._tables.append(f"{name}/values", Table(kind="U16", array=words_BW))
+                self._note(name, rows_BD, encoder.decode(side, words_BW))
+            self._tables.drop(_exact(name))
+        return encoder
+
+    def _note(self, table: str, exact_ND: np.ndarray, stored_ND: np.ndarray) -> None:
+        self._cosines.setdefault(table, []).append(cosines(exact_ND, stored_ND))
+
+    def _measure(self, record: TeacherRecord, *, encoder: codec_q4.Encoder | None) -> None:
+        exact = {side: np.concatenate(self._first[f"{side}/{record.name}"]) for side in SIDES}
+        stored = {}
+        for side in SIDES:
+            if encoder is not None:
+                stored[side] = encoder.decode(side, encoder.encode(side, exact[side]))
+            else:
+                assert self._codec != "q4"
+                stored[side] = _through(exact[side], codec=self._codec)
+        target = target_error(
+            image_BD=exact["image"],
+            text_BD=exact["text"],
+            stored_image_BD=stored["image"],
+            stored_text_BD=stored["text"],
+            logit_scale=record.logit_scale,
+        )
+        for side in SIDES:
+            table = f"{side}/{record.name}"
+            self._errors[table] = codec_error(np.concatenate(self._cosines[table]), target=target)
 
 
-@dataclass(kw_only=True)
-class _Table:
-    """Rows on their way into a block."""
-
-    file: IO[bytes]
-    dtype: np.dtype
-    row_shape: tuple[int, ...]
-    num_rows: int = 0
-    num_bytes: int = 0
-
-    def append(self, array: np.ndarray) -> None:
-        assert (array.dtype, array.shape[1:]) == (self.dtype, self.row_shape)
-        self.file.write(np.ascontiguousarray(array).data)
-        self.num_rows += len(array)
-        self.num_bytes += array.nbytes
-
-    def chunks(self) -> Iterator[bytes]:
-        self.file.seek(0)
-        while chunk := self.file.read(_CHUNK):
-            yield chunk
+def _exact(table: str) -> str:
+    return f"exact/{table}"
 
 
-def _dump(value: object) -> str:
-    return json.dumps(value, sort_keys=True, separators=(",", ":"))
+def _through(rows_ND: np.ndarray, *, codec: RowCodec) -> np.ndarray:
+    """The rows as a reader gets them."""
+    parts = PlainTable(encode(rows_ND, codec=codec), codec=codec)
+    return decode(parts, np.arange(len(rows_ND)), embed_dim=rows_ND.shape[1])
 
 
-def _serialize(tables: Mapping[str, _Table], header: Mapping[str, str]) -> Block:
-    """A safetensors file with sorted header and tables: the library keeps metadata in a hash map's changing order."""
-    layout: dict[str, object] = {"__metadata__": dict(sorted(header.items()))}
-    offset = 0
-    # Wide types first keeps every table aligned to its item size.
-    order = sorted(tables, key=lambda name: (-tables[name].dtype.itemsize, name))
-    for name in order:
-        table = tables[name]
-        layout[name] = {
-            "dtype": _TO_SAFETENSORS[table.dtype.name],
-            "shape": [table.num_rows, *table.row_shape],
-            "data_offsets": [offset, offset + table.num_bytes],
-        }
-        offset += table.num_bytes
-    text = json.dumps(layout, separators=(",", ":")).encode()
-    text += b" " * (-len(text) % 8)
-    head = len(text).to_bytes(8, "little") + text
-    chunks = chain([head], chain.from_iterable(tables[name].chunks() for name in order))
-    return Block(num_bytes=len(head) + offset, chunks=chunks)
+def _name_of(part: str, teacher: str) -> str:
+    """The table that holds a part of the codec: `image/scale` of teacher NAME is `image/NAME/scale`."""
+    side, _, rest = part.partition("/")
+    return f"{side}/{teacher}/{rest}" if rest else side
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rows:
+    """What one teacher said of a batch, float32.
+
+    Attributes:
+        image_BD: of one view of each sample.
+        text_TBD: of T captions of each sample.
+    """
+
+    image_BD: np.ndarray
+    text_TBD: np.ndarray
 
 
 class Reinforcement:
@@ -286,21 +264,28 @@ class Reinforcement:
         name: the shard's, for messages.
 
     Raises:
-        ValueError: not such a block, cut, or of another version; the message names the shard and the remedy.
+        ValueError: not such a block, cut, damaged, or of another version; the message names the shard and the remedy.
     """
 
     header: ReinforcementHeader
 
     def __init__(self, block: memoryview, *, name: str) -> None:
-        layout, body = _layout(block, name=name)
-        metadata = layout.pop("__metadata__", {})
-        self.header = _read_header(metadata, name=name)
-        self._tables = {
-            table: _view(body, entry, name=f"{name}: table {table}") for table, entry in layout.items()
-        }
-        self.augment_params_NAP = self._tables["augment_params"]
-        self.text_offsets = self._tables["text_offsets"]
-        self._check(name)
+        self._name = name
+        try:
+            texts = read_metadata(block)
+            found = (texts.get("format"), texts.get("version"))
+            if found == (FORMAT, str(VERSION)):
+                self._read(block, texts)
+        except ValueError as error:
+            raise ValueError(
+                f"{name}: the reinforcement block is damaged ({error}): delete the shard and run "
+                "`pocketclip reinforce` again"
+            ) from None
+        if found != (FORMAT, str(VERSION)):
+            raise ValueError(
+                f"{name}: the reinforcement block is {found[0]!r} version {found[1]!r}, this program reads {FORMAT!r} "
+                f"version {VERSION}: run `pocketclip reinforce` again with this release"
+            )
 
     def __len__(self) -> int:
         return len(self.augment_params_NAP)
@@ -311,82 +296,191 @@ class Reinforcement:
         return self.augment_params_NAP.shape[1]
 
     def image_rows(self, teacher: str, sample_B: np.ndarray, view_B: np.ndarray) -> np.ndarray:
-        """Teacher embeddings float32 [B, D] of view `view_B[i]` of sample `sample_B[i]`."""
-        return self._rows(f"image/{teacher}", sample_B * self.num_views + view_B)
+        """Teacher embeddings float32 [B, D] of view `view_B[i]` of sample `sample_B[i]`.
+
+        Raises:
+            IndexError: a sample or view is not there.
+        """
+        out_BD = np.empty((len(sample_B), self._embed_dim(teacher)), np.float32)
+        self._image_into(out_BD, teacher, sample_B, view_B, place_B=np.arange(len(sample_B)))
+        return out_BD
 
     def text_rows(self, teacher: str, sample_B: np.ndarray, text_B: np.ndarray) -> np.ndarray:
-        """Teacher embeddings float32 [B, D] of caption `text_B[i]` (in Sample.texts order) of sample `sample_B[i]`."""
-        return self._rows(f"text/{teacher}", self.text_offsets[sample_B] + text_B)
+        """Teacher embeddings float32 [B, D] of caption `text_B[i]` (in Sample.texts order) of sample `sample_B[i]`.
 
-    def _rows(self, table: str, row_B: np.ndarray) -> np.ndarray:
-        parts = {part: self._tables[f"{table}/{part}"][row_B] for part in self._parts}
-        return decode(parts, codec=self.header.codec)
+        Raises:
+            IndexError: a sample or caption is not there.
+        """
+        out_BD = np.empty((len(sample_B), self._embed_dim(teacher)), np.float32)
+        self._text_into(out_BD, teacher, sample_B, text_B, place_B=np.arange(len(sample_B)))
+        return out_BD
 
-    @property
-    def _parts(self) -> tuple[str, ...]:
-        return ("values", "scale") if self.header.codec == "int8" else ("values",)
+    def _embed_dim(self, teacher: str) -> int:
+        for record in self.header.teachers:
+            if record.name == teacher:
+                return record.embed_dim
+        names = ", ".join(record.name for record in self.header.teachers)
+        raise ValueError(f"{self._name} has no embeddings of teacher {teacher!r}, it has those of {names}")
 
-    def _check(self, name: str) -> None:
-        num_images = len(self) * self.num_views
-        for teacher in self.header.teachers:
-            for table, rows in (
-                (f"image/{teacher.name}", num_images),
-                (f"text/{teacher.name}", self.text_offsets[-1]),
-            ):
-                values = self._tables.get(f"{table}/values")
-                if values is None or values.shape != (rows, teacher.embed_dim):
-                    found = "missing" if values is None else f"of shape {values.shape}"
-                    raise ValueError(
-                        f"{name}: table {table} is {found}, expected {(int(rows), teacher.embed_dim)}: "
-                        "the shard is damaged; delete it and run `pocketclip reinforce` again"
-                    )
+    def _image_into(
+        self,
+        out_BD: np.ndarray,
+        teacher: str,
+        sample_B: np.ndarray,
+        view_B: np.ndarray,
+        *,
+        place_B: np.ndarray,
+    ) -> None:
+        self._check_within(sample_B, len(self), what="sample")
+        self._check_within(view_B, self.num_views, what="view")
+        self._decode_into(f"image/{teacher}", sample_B * self.num_views + view_B, out_BD, place_B)
 
+    def _text_into(
+        self,
+        out_BD: np.ndarray,
+        teacher: str,
+        sample_B: np.ndarray,
+        text_B: np.ndarray,
+        *,
+        place_B: np.ndarray,
+    ) -> None:
+        self._check_within(sample_B, len(self), what="sample")
+        start_B = self.text_offsets[sample_B]
+        self._check_within(text_B, self.text_offsets[sample_B + 1] - start_B, what="caption")
+        self._decode_into(f"text/{teacher}", start_B + text_B, out_BD, place_B)
 
-def _layout(block: memoryview, *, name: str) -> tuple[dict[str, dict], memoryview]:
-    damaged = (
-        f"{name}: the reinforcement block is damaged: delete the shard and run `pocketclip reinforce` again"
-    )
-    if len(block) < 8:
-        raise ValueError(damaged)
-    length = int.from_bytes(block[:8], "little")
-    try:
-        layout = json.loads(bytes(block[8 : 8 + length]))
-    except ValueError:
-        raise ValueError(damaged) from None
-    if not isinstance(layout, dict):
-        raise ValueError(damaged)
-    return layout, block[8 + length :]
+    def _decode_into(self, table: str, row_B: np.ndarray, out_BD: np.ndarray, place_B: np.ndarray) -> None:
+        order_B = np.argsort(row_B)
+        self._rows[table].decode_into(out_BD, place_B[order_B], row_B[order_B])
 
+    def _check_within(self, index_B: np.ndarray, end: int | np.ndarray, *, what: str) -> None:
+        wrong_B = (index_B < 0) | (index_B >= end)
+        if wrong_B.any():
+            raise IndexError(f"{self._name} has no {what} {index_B[wrong_B][0]} where one was asked for")
 
-def _view(body: memoryview, entry: Mapping, *, name: str) -> np.ndarray:
-    start, stop = entry["data_offsets"]
-    if stop > len(body):
-        raise ValueError(f"{name} is cut short: delete the shard and run `pocketclip reinforce` again")
-    return np.frombuffer(body[start:stop], dtype=_FROM_SAFETENSORS[entry["dtype"]]).reshape(entry["shape"])
-
-
-def _read_header(metadata: Mapping[str, str], *, name: str) -> ReinforcementHeader:
-    if metadata.get("format") != FORMAT or metadata.get("version") != str(VERSION):
-        raise ValueError(
-            f"{name}: the reinforcement block is {metadata.get('format')!r} version {metadata.get('version')!r}, this "
-            f"program reads {FORMAT!r} version {VERSION}: run `pocketclip reinforce` again with this release"
+    def _read(self, block: memoryview, texts: Mapping[str, str]) -> None:
+        self.header = read_header(texts)
+        tables = read_tables(block)
+        num_params = self.header.augment.num_params
+        self.augment_params_NAP = _take(tables, "augment_params", "I32", (None, None, num_params)).array
+        num_samples, num_views, _ = self.augment_params_NAP.shape
+        if not num_samples or not num_views:
+            raise ValueError("it holds no sample or no view")
+        self.text_offsets = _take(tables, "text_offsets", "I64", (num_samples + 1,)).array
+        if self.text_offsets[0] != 0 or (np.diff(self.text_offsets) < 1).any():
+            raise ValueError("table text_offsets does not give every sample its captions")
+        num_rows: dict[Side, int] = {"image": num_samples * num_views, "text": int(self.text_offsets[-1])}
+        self._rows = (
+            _quantised_tables(tables, self.header.teachers, num_rows=num_rows)
+            if self.header.codec == "q4"
+            else _plain_tables(tables, self.header.teachers, num_rows=num_rows, codec=self.header.codec)
         )
-    codec = metadata["codec"]
-    if codec not in CODECS:
-        raise ValueError(f"{name}: unknown codec {codec!r}, this program reads {', '.join(CODECS)}")
-    return ReinforcementHeader(
-        config_digest=metadata["config_digest"],
-        input_sha256=metadata["input_sha256"],
-        augment=_read_augment(metadata["augment"], name=name),
-        codec=codec,
-        teachers=tuple(TeacherRecord(**record) for record in json.loads(metadata["teachers"])),
-        errors={table: CodecError(**error) for table, error in json.loads(metadata["errors"]).items()},
-        dropped=json.loads(metadata["dropped"]),
+        if tables:
+            raise ValueError(f"table {min(tables)} is unknown")
+
+
+def read_rows(
+    blocks: Sequence[Reinforcement],
+    *,
+    teacher: str,
+    shard_B: np.ndarray,
+    sample_B: np.ndarray,
+    view_B: np.ndarray,
+    text_TB: np.ndarray,
+) -> Rows:
+    """What a teacher said of a batch from several shards.
+
+    Rows are gathered and decoded many at a time, those of a shard in the order in which they are stored.
+
+    Args:
+        blocks: of the shards.
+        teacher: by name.
+        shard_B: where in `blocks` each sample is.
+        sample_B: its number in its shard.
+        view_B: one view of each.
+        text_TB: T captions of each, in Sample.texts order.
+
+    Raises:
+        IndexError: a sample, view or caption is not there.
+        ValueError: a shard has no embeddings of this teacher.
+    """
+    num_texts, num_samples = text_TB.shape
+    width = blocks[int(shard_B[0])]._embed_dim(teacher) if num_samples else 0
+    rows = Rows(
+        image_BD=np.empty((num_samples, width), np.float32),
+        text_TBD=np.empty((num_texts, num_samples, width), np.float32),
     )
+    flat_text = rows.text_TBD.reshape(num_texts * num_samples, width)
+    order_B = np.argsort(shard_B, kind="stable")
+    starts = np.flatnonzero(np.diff(shard_B[order_B])) + 1
+    for place_B in np.split(order_B, starts) if num_samples else ():
+        block, own_B = blocks[int(shard_B[place_B[0]])], sample_B[place_B]
+        block._image_into(rows.image_BD, teacher, own_B, view_B[place_B], place_B=place_B)
+        block._text_into(
+            flat_text,
+            teacher,
+            np.tile(own_B, num_texts),
+            text_TB[:, place_B].ravel(),
+            place_B=(place_B + num_samples * np.arange(num_texts)[:, None]).ravel(),
+        )
+    return rows
 
 
-def _read_augment(text: str, *, name: str) -> AugmentSpec:
-    try:
-        return AugmentSpec.from_json(json.loads(text))
-    except ValueError as error:
-        raise ValueError(f"{name}: {error}: run `pocketclip reinforce` again with this release") from None
+def _take(tables: dict[str, Table], name: str, kind: Kind, shape: tuple[int | None, ...]) -> Table:
+    """A table, which leaves `tables`. ValueError when it is missing or of another type or shape."""
+    table = tables.pop(name, None)
+    if table is None:
+        raise ValueError(f"table {name} is missing")
+    found = table.array.shape
+    fits = len(found) == len(shape) and all(
+        have == want for have, want in zip(found, shape, strict=True) if want is not None
+    )
+    if table.kind != kind or not fits:
+        wanted = "x".join("any" if want is None else str(want) for want in shape)
+        raise ValueError(f"table {name} is {table.kind} of shape {found}, expected {kind} of {wanted}")
+    return table
+
+
+def _plain_tables(
+    tables: dict[str, Table],
+    teachers: Sequence[TeacherRecord],
+    *,
+    num_rows: Mapping[Side, int],
+    codec: RowCodec,
+) -> dict[str, RowTable]:
+    rows: dict[str, RowTable] = {}
+    for record in teachers:
+        for side in SIDES:
+            wanted = expected(codec=codec, num_rows=num_rows[side], embed_dim=record.embed_dim)
+            name = f"{side}/{record.name}"
+            parts = {
+                part: _take(tables, f"{name}/{part}", kind, shape) for part, (kind, shape) in wanted.items()
+            }
+            rows[name] = PlainTable(parts, codec=codec)
+    return rows
+
+
+def _quantised_tables(
+    tables: dict[str, Table], teachers: Sequence[TeacherRecord], *, num_rows: Mapping[Side, int]
+) -> dict[str, RowTable]:
+    rows: dict[str, RowTable] = {}
+    levels = _take(tables, "levels", "F32", codec_q4.all_levels().shape)
+    for record in teachers:
+        wanted = codec_q4.expected(num_rows=num_rows, embed_dim=record.embed_dim)
+        parts = {
+            part: _take(tables, _name_of(part, record.name), kind, shape)
+            for part, (kind, shape) in wanted.items()
+        }
+        basis = {part: table for part, table in parts.items() if part.startswith("basis/")}
+        for side in SIDES:
+            own = {
+                part.removeprefix(f"{side}/"): table
+                for part, table in parts.items()
+                if part.startswith(f"{side}/")
+            }
+            name = f"{side}/{record.name}"
+            try:
+                rows[name] = codec_q4.QuantisedTable({"levels": levels, **basis, **own})
+            except ValueError as error:
+                raise ValueError(f"table {name}: {error}") from None
+    return rows

@@ -22,7 +22,7 @@ from PIL import Image
 from pocketclip.data.augment import Augmentation, AugmentSpec, apply, draw, seeded, unpack
 from pocketclip.data.index import Dropped
 from pocketclip.data.picture import decode
-from pocketclip.data.reinforcement import BLOCK_NAME, Reinforcement
+from pocketclip.data.reinforcement import BLOCK_NAME, Reinforcement, read_rows
 from pocketclip.data.sample import Sample
 from pocketclip.data.shard import ShardReader
 from pocketclip.data.tokenize import Tokenizer
@@ -339,17 +339,22 @@ class Stream:
         )
 
     def _stored(self, teacher: str, picks: Sequence[_Pick]) -> StoredRows:
-        image, text, synthetic = [], [], []
-        for pick in picks:
-            block, row = self._blocks[pick.shard], np.array([pick.row])
-            image.append(block.image_rows(teacher, row, np.array([pick.view])))
-            text.append(block.text_rows(teacher, row, np.array([pick.caption])))
-            if pick.synthetic is not None:
-                synthetic.append(block.text_rows(teacher, row, np.array([pick.synthetic])))
+        # All picks of a batch have a synthetic caption, or none has.
+        numbers = [[pick.caption for pick in picks]]
+        if self.config.synthetic is not None:
+            numbers.append([pick.synthetic for pick in picks if pick.synthetic is not None])
+        rows = read_rows(
+            self._blocks,
+            teacher=teacher,
+            shard_B=np.array([pick.shard for pick in picks]),
+            sample_B=np.array([pick.row for pick in picks]),
+            view_B=np.array([pick.view for pick in picks]),
+            text_TB=np.array(numbers),
+        )
         return StoredRows(
-            image_BD=np.concatenate(image),
-            text_BD=np.concatenate(text),
-            synthetic_BD=np.concatenate(synthetic) if synthetic else None,
+            image_BD=rows.image_BD,
+            text_BD=rows.text_TBD[0],
+            synthetic_BD=rows.text_TBD[1] if self.config.synthetic is not None else None,
             logit_scale=self._teacher_scales()[teacher],
         )
 
