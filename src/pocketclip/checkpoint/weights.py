@@ -182,7 +182,7 @@ def _check_zip(path: Path) -> None:
                     with archive.open(member) as file:
                         while file.read(1 << 24):
                             pass
-    except (zipfile.BadZipFile, NotImplementedError, EOFError, OSError, RuntimeError) as error:
+    except (zipfile.BadZipFile, NotImplementedError, EOFError, OSError, RuntimeError, UnicodeError) as error:
         raise ValueError(f"{path} is damaged ({error}): {_COPY}") from None
 
 
@@ -194,15 +194,22 @@ def _why_unreadable(path: Path, error: BaseException, *, is_zip: bool) -> str:
             foreign = torch.serialization.get_unsafe_globals_in_checkpoint(path)
         except _UNREADABLE:
             foreign = []
-    if not foreign:
-        foreign = re.findall(r"GLOBAL:? ([\w.]+)", str(error))[:1]
     if foreign:
         return (
-            f"{path} holds Python objects besides tensors ({', '.join(sorted(set(foreign))[:5])}), and such a file can "
-            f"run code when it is read, so nothing of it was: {_WEIGHTS_ONLY}"
+            f"{path} holds Python objects besides tensors ({', '.join(sorted(foreign)[:5])}), and such a file can run "
+            f"code when it is read, so nothing of it was: {_WEIGHTS_ONLY}"
+        )
+    named = re.findall(r"GLOBAL:? ([\w.]+)", str(error))[:1]
+    if named:  # the older form, which may end in the middle of a name
+        return (
+            f"{path} holds Python objects besides tensors ({named[0]}), and such a file can run code when it is read, "
+            f"so nothing of it was ({_WEIGHTS_ONLY}), or it is cut: {_COPY}"
         )
     if isinstance(error, pickle.UnpicklingError):
-        return f"{path} is a pickle that is no torch file, or is cut: {_COPY}, or {_WEIGHTS_ONLY}"
+        what = (
+            "cannot be read without running what is in it" if is_zip else "is a pickle that is no torch file"
+        )
+        return f"{path} {what}, or is cut: {_COPY}, or {_WEIGHTS_ONLY}"
     reason = (str(error).strip() or type(error).__name__).splitlines()[0]
     return f"{path} is cut or damaged ({reason}): {_COPY}"
 
