@@ -18,7 +18,8 @@ from pocketclip.data.reinforcement import TeacherRecord
 from pocketclip.data.sample import JsonValue
 from pocketclip.reinforce.teacher import EncodeError, Precision, TeacherSpec
 
-_AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
+AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
+"""What automatic mixed precision computes in, by name; float32 is none."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -152,7 +153,7 @@ class TowerTeacher:
     @torch.inference_mode()
     def _embed(self, tower: Callable[..., Tensor], *inputs: Tensor) -> Tensor:
         """float32 [B, D], brought to length 1 in float32."""
-        dtype = _AUTOCAST.get(self._precision)
+        dtype = AUTOCAST.get(self._precision)
         with torch.autocast(self._device.type, dtype=dtype, enabled=dtype is not None):
             embed_BD = tower(*inputs)
         embed_BD = embed_BD.float()
