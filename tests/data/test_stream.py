@@ -240,6 +240,24 @@ def test_replayed_pixels_and_rows_are_those_of_the_stored_view_and_caption(store
         assert distances(batch.stored[name].text_BD).min() > 1e-4
 
 
+def test_further_sizes_show_the_same_views_and_captions_without_changing_the_batch(plain):
+    config = StreamConfig(batch_size=6, image_px=PX, synthetic="rule", seed=3)
+    with Stream(plain, config=config, tokenizer=TOKENIZER, extra_px=(40, 17)) as stream:
+        batch = next(iter(stream))
+    (alone,) = take(1, plain, batch_size=6, synthetic="rule", seed=3)
+    assert fingerprint(batch) == fingerprint(alone)
+    for px, pixels_BHWC in batch.extra_BHWC.items():
+        (other,) = take(1, plain, batch_size=6, image_px=px, synthetic="rule", seed=3)
+        np.testing.assert_array_equal(pixels_BHWC, other.pixels_BHWC)
+    assert set(batch.extra_BHWC) == {17, 40}
+    np.testing.assert_array_equal(TOKENIZER(list(batch.captions)), batch.tokens_BL)
+    np.testing.assert_array_equal(TOKENIZER(list(batch.synthetic_captions)), batch.synthetic_BL)
+    part = batch.rows(1, 3)
+    assert part.captions == batch.captions[1:3]
+    assert part.synthetic_captions == batch.synthetic_captions[1:3]
+    np.testing.assert_array_equal(part.extra_BHWC[17], batch.extra_BHWC[17][1:3])
+
+
 def distances(rows_BD):
     apart_BB = np.abs(rows_BD[:, None] - rows_BD[None]).max(-1)
     return apart_BB[~np.eye(len(rows_BD), dtype=bool)]

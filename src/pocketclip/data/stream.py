@@ -34,7 +34,7 @@ class StreamConfig:
 
     Attributes:
         batch_size: samples a batch of each process; what is left of an epoch when there is less for all is left out.
-        image_px: side of the pictures in pixels.
+        image_px: side of the pictures in pixels; None is for the trainer to fill in: what the model takes.
         seed: of the order, the views and the choice among captions.
         augment: views to draw; of no effect where stored views are replayed.
         replay: use the stored views and embeddings of reinforced shards.
@@ -45,7 +45,7 @@ class StreamConfig:
     """
 
     batch_size: int
-    image_px: int
+    image_px: int | None = None
     seed: int = 0
     augment: AugmentSpec = field(default_factory=AugmentSpec)
     replay: bool = False
@@ -55,7 +55,8 @@ class StreamConfig:
     cache_mb: int = 0
 
     def __post_init__(self) -> None:
-        if self.batch_size < 1 or self.image_px < 1 or self.num_threads < 1 or self.cache_mb < 0:
+        image_px = 1 if self.image_px is None else self.image_px
+        if self.batch_size < 1 or image_px < 1 or self.num_threads < 1 or self.cache_mb < 0:
             raise ValueError("batch_size, image_px and num_threads must be at least 1, cache_mb at least 0")
         try:
             re.compile(self.synthetic or "")
@@ -101,6 +102,9 @@ class Batch:
         synthetic_BL: int64 ids of the synthetic captions, or None.
         stored: by teacher; empty unless stored views are replayed.
         dropped: samples that belonged here and could not be read; the batch is that much smaller.
+        captions: the ground-truth captions behind `tokens_BL`.
+        synthetic_captions: those behind `synthetic_BL`; empty where there are none.
+        extra_BHWC: the same views at the stream's further sizes, uint8 RGB [B, H, W, 3], by their side in pixels.
     """
 
     keys: tuple[str, ...]
@@ -109,6 +113,9 @@ class Batch:
     synthetic_BL: np.ndarray | None
     stored: Mapping[str, StoredRows]
     dropped: tuple[Dropped, ...] = ()
+    captions: tuple[str, ...] = ()
+    synthetic_captions: tuple[str, ...] = ()
+    extra_BHWC: Mapping[int, np.ndarray] = field(default_factory=dict)
 
     def rows(self, start: int, stop: int) -> Batch:
         """The samples from `start` to `stop`, the end excluded, as a batch."""
@@ -119,6 +126,9 @@ class Batch:
             tokens_BL=self.tokens_BL[part],
             synthetic_BL=None if self.synthetic_BL is None else self.synthetic_BL[part],
             stored={name: rows.rows(start, stop) for name, rows in self.stored.items()},
+            captions=self.captions[part],
+            synthetic_captions=self.synthetic_captions[part],
+            extra_BHWC={px: pixels_BHWC[part] for px, pixels_BHWC in self.extra_BHWC.items()},
         )
 
 
@@ -140,7 +150,7 @@ class _Pick:
     view: int
     caption: int
     synthetic: int | None
-    pixels_HWC: np.ndarray
+    pixels_HWC: tuple[np.ndarray, ...]  # at the student's size, then at the further ones
     texts: tuple[str, ...]
 
 
@@ -149,11 +159,12 @@ class Stream:
 
     Args:
         shards: files written by `pocketclip pack` or `pocketclip reinforce`.
-        config: how samples become batches.
+        config: how samples become batches; its `image_px` is given.
         tokenizer: of the model to train.
         position: where to go on.
         rank: this process among those that train together: each gets its own batches of one common order.
         num_ranks: how many they are; a position may be gone on from by another number.
+        extra_px: sides in pixels at which every view is drawn too, for teachers beside the student.
 
     Attributes:
         position: after the batch taken last.
@@ -173,8 +184,11 @@ class Stream:
         position: Position | None = None,
         rank: int = 0,
         num_ranks: int = 1,
+        extra_px: Sequence[int] = (),
     ) -> None:
+        assert config.image_px is not None
         self.config = config
+        self._sizes = (config.image_px, *extra_px)
         self.position = position or Position()
         self._rank = rank
         self._together = num_ranks * config.batch_size
@@ -280,7 +294,7 @@ class Stream:
         view, augmentation, spec = self._view(rng.random(), shard, row)
         if augmentation is None:
             augmentation = draw(rng, width=image.width, height=image.height, spec=spec)
-        pixels = np.asarray(apply(image, augmentation, size=self.config.image_px, spec=spec))
+        drawn = [apply(image, augmentation, size=size, spec=spec) for size in self._sizes]
         caption = 0 if self.config.main_caption_only else int(rng.random() * len(sample.captions))
         return _Pick(
             key=sample.key,
@@ -289,7 +303,7 @@ class Stream:
             view=view,
             caption=caption,
             synthetic=self._choose_synthetic(sample, rng.random()),
-            pixels_HWC=pixels,
+            pixels_HWC=tuple(np.asarray(view) for view in drawn),
             texts=sample.texts(),
         )
 
@@ -328,14 +342,21 @@ class Stream:
         return admitted[int(chance * len(admitted))]
 
     def _collate(self, picks: Sequence[_Pick], *, dropped: tuple[Dropped, ...]) -> Batch:
+        captions = [pick.texts[pick.caption] for pick in picks]
         synthetic = [pick.texts[pick.synthetic] for pick in picks if pick.synthetic is not None]
+        pixels_BHWC, *extra = (
+            np.stack([pick.pixels_HWC[i] for pick in picks]) for i in range(len(self._sizes))
+        )
         return Batch(
             keys=tuple(pick.key for pick in picks),
-            pixels_BHWC=np.stack([pick.pixels_HWC for pick in picks]),
-            tokens_BL=self._tokenizer([pick.texts[pick.caption] for pick in picks]),
+            pixels_BHWC=pixels_BHWC,
+            tokens_BL=self._tokenizer(captions),
             synthetic_BL=self._tokenizer(synthetic) if synthetic else None,
             stored={name: self._stored(name, picks) for name in self._teacher_scales()},
             dropped=dropped,
+            captions=tuple(captions),
+            synthetic_captions=tuple(synthetic),
+            extra_BHWC=dict(zip(self._sizes[1:], extra, strict=True)),
         )
 
     def _stored(self, teacher: str, picks: Sequence[_Pick]) -> StoredRows:
