@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tarfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
@@ -22,10 +22,42 @@ from pocketclip.data.sample import JsonValue
 _BLOCK = 512
 
 
-class _Member(NamedTuple):
+class Member(NamedTuple):
+    """One file of a sample in a tar.
+
+    Attributes:
+        key: its name up to the first dot, folders included.
+        extension: the rest, in lower case, without the first dot.
+        data: its bytes.
+        start, end: where it is in the tar, header and padding included.
+    """
+
     key: str
     extension: str
     data: bytes
+    start: int
+    end: int
+
+
+class Group(NamedTuple):
+    """Files in a row whose names agree up to the first dot: a sample.
+
+    Attributes:
+        source: names it to a person, "shard.tar: key".
+        members: one or more, in the order of the tar.
+    """
+
+    source: str
+    members: list[Member]
+
+    @property
+    def key(self) -> str:
+        """What its files' names have in common."""
+        return self.members[0].key
+
+    def data(self, extension: str) -> bytes | None:
+        """The bytes of its first file of that extension."""
+        return next((member.data for member in self.members if member.extension == extension), None)
 
 
 class _Cut(Exception):  # noqa: N818 - not an error to anyone outside
@@ -50,27 +82,45 @@ def read_tars(paths: Sequence[Path], *, split_of: Callable[[str], str]) -> Itera
         A candidate for each sample, or why there is none. A tar that is cut keeps its whole samples.
     """
     for path in paths:
-        group: list[_Member] = []
-        try:
-            for member in _members(path):
-                if group and member.key != group[0].key:
-                    yield _candidate(group, path=path, split_of=split_of)
-                    group = []
-                group.append(member)
-        except _Cut as cut:
-            if cut.key is not None:
-                yield Dropped(source=f"{path.name}: {cut.key}", reason="the tar is cut in this sample")
-            if group and group[0].key != cut.key:
-                yield _candidate(group, path=path, split_of=split_of)
-            yield Dropped(source=path.name, reason=str(cut))
-        except OSError as error:
-            yield Dropped(source=path.name, reason=f"cannot be read: {error.strerror or error}")
-        else:
-            if group:
-                yield _candidate(group, path=path, split_of=split_of)
+        for group in read_groups(path):
+            yield group if isinstance(group, Dropped) else _candidate(group, split_of=split_of)
 
 
-def _members(path: Path) -> Iterator[_Member]:
+def read_groups(path: Path, *, only: Collection[str] | None = None) -> Iterator[Group | Dropped]:
+    """Reads a tar sample by sample, whatever its files are.
+
+    Args:
+        path: the tar.
+        only: extensions to read; of other files the bytes are passed over and come empty. None reads all.
+
+    Yields:
+        A group for each sample, or what is lost and why. A tar that is cut keeps its whole samples.
+    """
+    group: list[Member] = []
+    try:
+        for member in _members(path, only=only):
+            if group and member.key != group[0].key:
+                yield _group(group, path)
+                group = []
+            group.append(member)
+    except _Cut as cut:
+        if cut.key is not None:
+            yield Dropped(source=f"{path.name}: {cut.key}", reason="the tar is cut in this sample")
+        if group and group[0].key != cut.key:
+            yield _group(group, path)
+        yield Dropped(source=path.name, reason=str(cut))
+    except OSError as error:
+        yield Dropped(source=path.name, reason=f"cannot be read: {error.strerror or error}")
+    else:
+        if group:
+            yield _group(group, path)
+
+
+def _group(members: list[Member], path: Path) -> Group:
+    return Group(source=f"{path.name}: {members[0].key}", members=members)
+
+
+def _members(path: Path, *, only: Collection[str] | None) -> Iterator[Member]:
     if path.stat().st_size == 0:
         raise _Cut("the tar has zero bytes")
     at = 0
@@ -81,8 +131,8 @@ def _members(path: Path) -> Iterator[_Member]:
                     if not info.isreg():
                         at = tar.offset
                         continue
-                    member = _read(tar, info)
-                    at = info.offset_data + -(-info.size // _BLOCK) * _BLOCK
+                    member = _read(tar, info, only=only)
+                    at = _end(info)
                     if member is not None:
                         yield member
         except tarfile.TarError as error:
@@ -93,36 +143,41 @@ def _members(path: Path) -> Iterator[_Member]:
         raise _Cut(f"the tar is cut or damaged after byte {at:,}; the samples before it were kept")
 
 
-def _read(tar: tarfile.TarFile, info: tarfile.TarInfo) -> _Member | None:
+def _end(info: tarfile.TarInfo) -> int:
+    return info.offset_data + -(-info.size // _BLOCK) * _BLOCK
+
+
+def _read(tar: tarfile.TarFile, info: tarfile.TarInfo, *, only: Collection[str] | None) -> Member | None:
     path = PurePosixPath(info.name)
     stem, dot, extension = path.name.partition(".")
     if not dot or not stem or (info.name.startswith("__") and info.name.endswith("__")):
         return None  # hidden files, and what WebDataset itself skips
-    key = (path.parent / stem).as_posix()
+    key, extension = (path.parent / stem).as_posix(), extension.casefold()
+    if only is not None and extension not in only:
+        return Member(key, extension, b"", info.offset, _end(info))
     data = tar.extractfile(info)
     assert data is not None, "only plain files come here"
     try:
-        return _Member(key, extension.casefold(), data.read())
+        return Member(key, extension, data.read(), info.offset, _end(info))
     except tarfile.TarError as error:
         reason = f"the tar is cut in {info.name} ({error}); the samples before it were kept"
         raise _Cut(reason, key=key) from error
 
 
-def _candidate(group: list[_Member], *, path: Path, split_of: Callable[[str], str]) -> Candidate | Dropped:
-    source = f"{path.name}: {group[0].key}"
-    picture = _picture(group)
+def _candidate(group: Group, *, split_of: Callable[[str], str]) -> Candidate | Dropped:
+    picture = picture_of(group.members)
     if picture is None:
-        found = ", ".join(member.extension for member in group)
-        return Dropped(source=source, reason=f"no picture (it has {found})")
+        found = ", ".join(member.extension for member in group.members)
+        return Dropped(source=group.source, reason=f"no picture (it has {found})")
     try:
-        captions, meta = _captions(group)
+        captions, meta = captions_of(group.members)
     except ValueError as error:
-        return Dropped(source=source, reason=str(error))
+        return Dropped(source=group.source, reason=str(error))
     if not captions:
-        return Dropped(source=source, reason="no caption (no txt, caption or json with text)")
-    key = make_key(group[0].key)
+        return Dropped(source=group.source, reason="no caption (no txt, caption or json with text)")
+    key = make_key(group.key)
     return Candidate(
-        source=f"{source}.{picture.extension}",
+        source=f"{group.source}.{picture.extension}",
         split=split_of(key),
         key=key,
         image=picture.data,
@@ -131,14 +186,20 @@ def _candidate(group: list[_Member], *, path: Path, split_of: Callable[[str], st
     )
 
 
-def _picture(group: list[_Member]) -> _Member | None:
+def picture_of(group: Sequence[Member]) -> Member | None:
+    """The picture among a sample's files."""
     by_extension = {member.extension: member for member in reversed(group)}
     plain = next((by_extension[e] for e in ("jpg", "jpeg", "png", "webp") if e in by_extension), None)
     others = (m for m in group if m.extension.rpartition(".")[2] in PICTURE_SUFFIXES)
     return plain or next(others, None)
 
 
-def _captions(group: list[_Member]) -> tuple[tuple[str, ...], dict[str, JsonValue]]:
+def captions_of(group: Sequence[Member]) -> tuple[tuple[str, ...], dict[str, JsonValue]]:
+    """Captions in a sample's files, and the other fields of its json.
+
+    Raises:
+        ValueError: a file is not what its name says; the sentence names it.
+    """
     texts: list[JsonValue] = []
     meta: dict[str, JsonValue] = {}
     for member in group:
