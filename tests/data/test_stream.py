@@ -193,6 +193,24 @@ def test_drops_belong_to_the_batches_taken_not_to_those_built_ahead(tmp_path):
     assert 0 < counts[0] < counts[2] == 6
 
 
+def test_rows_stay_with_their_samples_when_others_are_left_out(stored, tmp_path):
+    with ShardReader(stored[0]) as reader:
+        block = bytes(reader.block(BLOCK_NAME))
+        samples = list(reader)
+    config = {"batch_size": 20, "replay": True, "synthetic": "rule", "seed": 4}
+    (whole,) = take(1, stored[:1], **config)
+    path = tmp_path / "train" / "000000.tar"
+    partial = [damaged(sample) if i % 3 == 0 else sample for i, sample in enumerate(samples)]
+    write_shard(path, partial, blocks={BLOCK_NAME: block})
+    (batch,) = take(1, [path], **config)
+    assert len(batch.keys) == 13
+    rows = [whole.keys.index(key) for key in batch.keys]
+    for name, found in batch.stored.items():
+        np.testing.assert_array_equal(found.image_BD, whole.stored[name].image_BD[rows])
+        np.testing.assert_array_equal(found.text_BD, whole.stored[name].text_BD[rows])
+        np.testing.assert_array_equal(found.synthetic_BD, whole.stored[name].synthetic_BD[rows])
+
+
 def test_a_batch_of_nothing_but_damage_is_an_error(tmp_path):
     shards = write_shards(tmp_path, [damaged(sample) for sample in shape_samples(4)])
     with pytest.raises(

@@ -229,7 +229,7 @@ class Encoder:
         for chunk in chunks(len(rows_BD), _CHUNK):
             centred_BD = rows_BD[chunk].astype(np.float64) - coding.mean_D
             values_BK = centred_BD @ self._inverse_KD[: len(coding.scale_K)].T
-            words.append(_pack(values_BK / coding.scale_K, coding.segments))
+            words.append(_pack(_in_scale(values_BK, coding.scale_K), coding.segments))
         return np.concatenate(words)
 
     def decode(self, side: Side, words_BW: np.ndarray) -> np.ndarray:
@@ -240,8 +240,8 @@ class Encoder:
 
     def _store_basis(self, axes_DK: np.ndarray) -> np.ndarray:
         """Stores the basis, and returns what was stored."""
-        scale_K = _kept(np.sqrt((axes_DK**2).mean(axis=0)))
-        words_DW = _pack(axes_DK / scale_K, self._basis)
+        scale_K = _rounded(np.sqrt((axes_DK**2).mean(axis=0)))
+        words_DW = _pack(_in_scale(axes_DK, scale_K), self._basis)
         self._parts |= {
             "basis/values": Table(kind="U16", array=words_DW),
             "basis/scale": _float32(scale_K),
@@ -254,8 +254,8 @@ class Encoder:
         variance_K = np.einsum("kd,kd->k", inverse_KD @ moments.covariance(), inverse_KD)
         coding = _Coding(
             segments=segments,
-            scale_K=_kept(np.sqrt(np.maximum(variance_K, 0.0))),
-            mean_D=moments.mean_D.astype(np.float32).astype(np.float64),
+            scale_K=_rounded(np.sqrt(np.maximum(variance_K, 0.0))),
+            mean_D=_rounded(moments.mean_D),
         )
         self._coding[side] = coding
         self._parts |= {
@@ -265,10 +265,14 @@ class Encoder:
         }
 
 
-def _kept(scale_K: np.ndarray) -> np.ndarray:
-    """Scales as they are stored, in float64; 1 where nothing varies."""
-    rounded_K = scale_K.astype(np.float32).astype(np.float64)
-    return np.where(rounded_K > 0, rounded_K, 1.0)
+def _rounded(values: np.ndarray) -> np.ndarray:
+    """Values as they are stored, in float64."""
+    return values.astype(np.float32).astype(np.float64)
+
+
+def _in_scale(values_BK: np.ndarray, scale_K: np.ndarray) -> np.ndarray:
+    """Values in standard deviations; as they are where nothing varies."""
+    return values_BK / np.where(scale_K > 0, scale_K, 1.0)
 
 
 def _float32(values: np.ndarray) -> Table:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -143,6 +144,7 @@ class _Growing:
             self.dtype,
             self.row_shape,
         )
+        self.file.seek(0, os.SEEK_END)  # rows may have been read
         self.file.write(np.ascontiguousarray(table.array).data)
         self.num_rows += len(table.array)
 
@@ -150,8 +152,8 @@ class _Growing:
         self.file.seek(0)
         row_bytes = math.prod(self.row_shape) * self.dtype.itemsize
         for start in range(0, self.num_rows, num):
-            data = self.file.read(min(num, self.num_rows - start) * row_bytes)
-            yield np.frombuffer(data, self.dtype).reshape(-1, *self.row_shape)
+            size = min(num, self.num_rows - start)
+            yield np.frombuffer(self.file.read(size * row_bytes), self.dtype).reshape(size, *self.row_shape)
 
     def chunks(self) -> Iterator[bytes]:
         self.file.seek(0)
