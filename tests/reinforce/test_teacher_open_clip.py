@@ -191,8 +191,7 @@ def test_a_folder_brings_its_own_tokenizer(tmp_path):
 def test_a_repository_is_read_by_whichever_layout_it_has(tmp_path, monkeypatch, tiny_checkpoint):
     model = random_model()[0]
     folder = write_folder(tmp_path / "theirs", model)
-    ours = tmp_path / "ours"
-    ours.mkdir()
+    ours = write_folder(tmp_path / "ours", model)  # as an upload writes it: for pocketclip, and for open_clip
     shutil.copy(tiny_checkpoint, ours / "pocketclip.safetensors")
     places = {"hf-hub:org/theirs@v1": folder, "hf-hub:org/ours": ours}
     monkeypatch.setattr(teacher_open_clip, "fetch", places.__getitem__)

@@ -5,12 +5,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
 from torch import Tensor, nn
 
 from pocketclip.checkpoint import load
-from pocketclip.checkpoint.hub import PREFIX, fetch
+from pocketclip.checkpoint.hub import PREFIX, fetch, model_files
 from pocketclip.reinforce.open_clip_models import (
     CONFIG_FILE,
     OpenClipModel,
@@ -37,11 +36,11 @@ def hub_towers(spec: TeacherSpec, reference: str) -> Towers:
         ValueError: the repository holds no model that can be used.
     """
     folder = fetch(PREFIX + reference)
-    if (folder / CONFIG_FILE).is_file():
-        name = PREFIX + reference.partition("@")[0]
-        model = load_open_clip_folder(folder, what=f"teacher {spec.name}", tokenizer_of=name)
-        return _towers(model)
-    return loaded_towers(load(Path(folder)))
+    files = model_files((path.name for path in folder.iterdir()), where=PREFIX + reference)
+    if CONFIG_FILE not in files:
+        return loaded_towers(load(folder))
+    name = PREFIX + reference.partition("@")[0]
+    return _towers(load_open_clip_folder(folder, what=f"teacher {spec.name}", tokenizer_of=name))
 
 
 def _towers(found: OpenClipModel) -> Towers:
