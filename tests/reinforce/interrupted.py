@@ -1,9 +1,9 @@
 """Reinforces in processes that are killed at given moments, one after the other, until the last is left alone.
 
-    python interrupted.py DATA OUT MOMENTS NAME=CHECKPOINT...
+    python interrupted.py DATA OUT MOMENTS NAME=SOURCE...
 
 MOMENTS is JSON. A moment is `["batch", n]`, when a teacher is asked for the n-th time, or `["flush", n]`, when the
-process flushes a file to the disk for the n-th time. Prints how each process ended, as JSON.
+process flushes a file or a folder to the disk for the n-th time. Prints how each process ended, as JSON.
 """
 
 from __future__ import annotations
@@ -16,16 +16,17 @@ from pathlib import Path
 
 import torch
 
-from pocketclip.reinforce import ReinforceConfig, TeacherSpec, reinforce
-from pocketclip.reinforce.towers import TowerTeacher
+from pocketclip.reinforce import ReinforceConfig, TeacherSpec, reinforce, shard
 
 
 def main() -> None:
     torch.set_num_threads(1)
     data, out, moments = Path(sys.argv[1]), Path(sys.argv[2]), json.loads(sys.argv[3])
     named = (text.split("=", 1) for text in sys.argv[4:])
-    teachers = tuple(TeacherSpec(name=name, source=path) for name, path in named)
-    config = ReinforceConfig(teachers=teachers, num_views=2, batch_size=8, splits=("train", "validation"))
+    teachers = tuple(TeacherSpec(name=name, source=source) for name, source in named)
+    config = ReinforceConfig(
+        teachers=teachers, num_views=2, batch_size=8, splits=("train", "validation"), num_threads=1
+    )
     ends = []
     for moment in [*moments, None]:
         child = os.fork()  # from a process without threads, where importing torch is over
@@ -44,18 +45,18 @@ def run(config: ReinforceConfig, *, data: Path, out: Path, moment: tuple[str, in
         if what == kind and counts[what] == number:
             os.kill(os.getpid(), signal.SIGKILL)
 
-    flush, encode = os.fsync, TowerTeacher.encode_image
+    flush, encoded = os.fsync, shard.encoded
 
     def fsync(descriptor: int) -> None:
         reached("flush")
         flush(descriptor)
 
-    def encode_image(self, pixels_BHWC):
+    def counted(*arguments):
         reached("batch")
-        return encode(self, pixels_BHWC)
+        return encoded(*arguments)
 
     os.fsync = fsync
-    TowerTeacher.encode_image = encode_image
+    shard.encoded = counted
     code = 1
     try:
         reinforce(data, out, config=config)

@@ -10,7 +10,7 @@ import sys
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from tqdm import tqdm
@@ -68,7 +68,8 @@ class _Open:
 
     unit: Unit
     started: float
-    copies: int = 1
+    copies: int = 1  # under way
+    was_copied: bool = False
     reasons: tuple[str, ...] = ()
 
 
@@ -130,11 +131,12 @@ class Driver:
         if unit is not None:
             return self._begin(_Open(unit=unit, started=time.monotonic()))
         if self._again:
-            return self._begin(replace(self._again.popleft(), started=time.monotonic(), copies=1))
+            again = self._again.popleft()
+            return self._begin(_Open(unit=again.unit, started=time.monotonic(), reasons=again.reasons))
         slow = self._slowest()
         if slow is None:
             return None
-        slow.copies += 1
+        slow.copies, slow.was_copied = 2, True
         return Job(unit=slow.unit, config_digest=self.config_digest, reasons=slow.reasons)
 
     def _begin(self, opened: _Open) -> Job:
@@ -145,8 +147,8 @@ class Driver:
         if self.straggler == 0 or len(self._seconds) < _KNOWN:
             return None
         slow_s = max(_SLOW_S, self.straggler * statistics.median(self._seconds))
-        alone = [opened for opened in self._open.values() if opened.copies == 1]
-        oldest = min(alone, key=lambda opened: opened.started, default=None)
+        candidates = [opened for opened in self._open.values() if not opened.was_copied]
+        oldest = min(candidates, key=lambda opened: opened.started, default=None)
         if oldest is None or time.monotonic() - oldest.started < slow_s:
             return None
         return oldest

@@ -61,7 +61,8 @@ def reinforce(
     source, target = Place(url=str(data), options=options), Place(url=str(out), options=options)
     plan = plan_units(source, splits=config.splits, shard_samples=config.shard_samples)
     ledger = Ledger(open_store(target))
-    config = replace(config, num_threads=config.num_threads or ledger.num_threads() or _threads(engine))
+    begun_with = ledger.num_threads()
+    config = replace(config, num_threads=config.num_threads or begun_with or _threads(engine))
     task = Task(
         config=config, source=plan.place, out=target, engine=engine.kind, num_loaders=engine.num_loaders
     )

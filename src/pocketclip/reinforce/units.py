@@ -39,6 +39,7 @@ LAYOUTS = (
     "a packed folder; .tar, .parquet or .jsonl files as a folder, a pattern like shards/{000..127}.tar or an "
     "info.json; a folder of captioned pictures"
 )
+_NOTHING = f"is not a packed folder and holds nothing that can be reinforced. What is understood: {LAYOUTS}"
 
 Item: TypeAlias = Sample | Candidate | Dropped
 
@@ -266,7 +267,7 @@ def _plan_files(place: Place, files: Sequence[Stored], *, source: str) -> Plan:
     wanted = [found for found in files if _suffix(found.name) is not None]
     kinds = sorted({_SUFFIXES[_suffix(found.name) or ""] for found in wanted})
     if not wanted:
-        raise ValueError(f"{source} holds nothing that can be reinforced. What is understood: {LAYOUTS}")
+        raise ValueError(f"{source} {_NOTHING}")
     if len(kinds) > 1:
         raise ValueError(
             f"{source} holds {' and '.join(kinds)} files side by side: reinforce one kind at a time, each from a "
@@ -296,7 +297,7 @@ def _plan_pictures(place: Place, *, shard_samples: int) -> Plan:
     files, root = list_files(source)
     found = find_pictures(source, files, root=root)
     if found is None:
-        raise ValueError(f"{source} holds nothing that can be reinforced. What is understood: {LAYOUTS}")
+        raise ValueError(f"{source} {_NOTHING}")
     pictures, dropped = found
     pictures = in_order(pictures, salt=_SALT)
     if not pictures:
