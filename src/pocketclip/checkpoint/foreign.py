@@ -164,15 +164,15 @@ def _write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
         if path.suffix == ".safetensors":
             write_safetensors(file, tensors, metadata={"format": "pt"})
             return
-        # A path's name would become part of the bytes, and so would all memory that a view is of.
+        # A path's name would become part of the bytes, and so would strides, and all memory that a view is of.
         buffer = io.BytesIO()
-        whole = {name: _without_rest(value) for name, value in tensors.items()}
-        torch.save(whole, buffer)
+        torch.save({name: _plain(value) for name, value in tensors.items()}, buffer)
         file.write(buffer.getbuffer())
 
 
-def _without_rest(value: Tensor) -> Tensor:
-    return value if value.untyped_storage().nbytes() == value.nbytes else value.clone()
+def _plain(value: Tensor) -> Tensor:
+    flat = value.reshape(-1)
+    return (flat if flat.untyped_storage().nbytes() == flat.nbytes else flat.clone()).view(value.shape)
 
 
 def _usual_names(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -20,8 +20,9 @@ from typing import Literal, NamedTuple, TypeAlias, get_args
 import torch
 from torch import Tensor
 
+from pocketclip.checkpoint.blank import blank
 from pocketclip.checkpoint.misfit import listed, misfits
-from pocketclip.models.clip import Clip, ClipConfig
+from pocketclip.models.clip import ClipConfig
 from pocketclip.models.fastvit import FastViTConfig
 from pocketclip.models.hybrid_text import HybridTextConfig
 from pocketclip.models.vit import ViTConfig
@@ -247,8 +248,7 @@ def our_tensors(config: ClipConfig) -> Mapping[str, Tensor]:
 
 @lru_cache(maxsize=32)
 def _our_tensors(config: ClipConfig) -> Mapping[str, Tensor]:
-    with torch.random.fork_rng(devices=[]), torch.device("meta"):
-        return MappingProxyType(Clip(config).state_dict())
+    return MappingProxyType(blank(config).state_dict())
 
 
 def unnamed(config: ClipConfig, layout: Layout) -> list[str]:

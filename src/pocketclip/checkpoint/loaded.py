@@ -12,6 +12,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from pocketclip.checkpoint.blank import blank
 from pocketclip.checkpoint.records import unstructure
 from pocketclip.data.preprocess import Preprocess
 from pocketclip.data.tokenize import Tokenizer, TokenizerConfig
@@ -112,8 +113,7 @@ def assemble(state: Mapping[str, Tensor], *, config: CheckpointConfig, tokenizer
         config: of the model.
         tokenizer: of the same config.
     """
-    with torch.random.fork_rng(devices=[]), torch.device("meta"):
-        model = Clip(config.model)
+    model = blank(config.model)
     model.load_state_dict(state, assign=True)
     assert not any(value.is_meta for value in [*model.parameters(), *model.buffers()])
     return as_loaded(model.eval(), config=config, tokenizer=tokenizer)
