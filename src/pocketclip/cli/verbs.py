@@ -9,7 +9,7 @@ import json
 import sys
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from shlex import quote
 from typing import TYPE_CHECKING, Annotated, Protocol
@@ -17,13 +17,9 @@ from typing import TYPE_CHECKING, Annotated, Protocol
 from tyro.conf import Positional, arg
 
 from pocketclip.cli.extras import require
-from pocketclip.data.augment import AugmentSpec
-from pocketclip.data.codec import Codec
 
 if TYPE_CHECKING:
-    from pocketclip.data.index import ShardIndex
     from pocketclip.recipes.run import RecipeRun
-    from pocketclip.reinforce import TeacherSpec
     from pocketclip.search import Hit
 
 
@@ -50,102 +46,6 @@ class Verb(Protocol):
     def run(self) -> Outcome:
         """Does it."""
         ...
-
-
-@dataclass(frozen=True, kw_only=True)
-class Pack:
-    """Turn pictures and captions into WebDataset shards.
-
-    SOURCE is a folder (pictures with a .txt beside each, or with metadata.jsonl or captions.csv),
-    WebDataset tars, parquet with the pictures in it, or the word `emoji`: the demo's data set.
-    What cannot be used is dropped, counted, and listed with its reason in OUT/index.json.
-
-    Examples:
-        pocketclip pack photos/ data/
-        pocketclip pack "shards/{000..009}.tar" data/
-        pocketclip pack emoji emoji/
-    """
-
-    source: Positional[str]
-    """A folder, a .tar (a range in braces names several), a .parquet file, or `emoji`."""
-    out: Positional[Path]
-    """Folder for the shards and their index.json."""
-    validation: Annotated[float | None, arg(help_behavior_hint="(default: 0.05)")] = None
-    """Share of the pictures kept for validation (own data only)."""
-    shard_samples: int = 1000
-    """Most samples in a shard."""
-    max_concepts: Annotated[int | None, arg(help_behavior_hint="(default: all)")] = None
-    """Pack about this many emoji (`emoji` only)."""
-    json: bool = False
-    """Print JSON."""
-
-    def run(self) -> Outcome:
-        """Packs."""
-        from pocketclip.pack import EmojiConfig, PackConfig, pack, pack_emoji
-
-        if self.source == "emoji":
-            if self.validation is not None:
-                raise UsageError("--validation is for own data: the splits of `emoji` are fixed")
-            emoji = EmojiConfig(shard_samples=self.shard_samples, max_concepts=self.max_concepts)
-            return _shards_outcome(pack_emoji(self.out, config=emoji), self.out)
-        if self.max_concepts is not None:
-            raise UsageError("--max-concepts is for `emoji` only")
-        own = PackConfig(shard_samples=self.shard_samples)
-        if self.validation is not None:
-            own = PackConfig(shard_samples=self.shard_samples, validation=self.validation)
-        return _shards_outcome(pack(Path(self.source), self.out, config=own), self.out)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Reinforce:
-    """Add teachers' embeddings of captions and of replayable augmented views to packed shards.
-
-    An interrupted run goes on where it was, and the same run gives the same bytes.
-
-    Examples:
-        pocketclip reinforce data/ reinforced/ --teacher a=runs/a/checkpoint.safetensors
-        pocketclip reinforce data/ reinforced/ --teacher a=A.safetensors b=B.safetensors@50 --views 20
-    """
-
-    data: Positional[Path]
-    """Folder written by `pocketclip pack`."""
-    out: Positional[Path]
-    """Folder for the reinforced shards."""
-    teacher: Annotated[tuple[str, ...], arg(metavar="NAME=CHECKPOINT[@SCALE] ...")]
-    """The ensemble; with @SCALE a teacher is distilled at that logit scale instead of its own."""
-    views: int = 10
-    """Augmented views of each picture."""
-    augment: AugmentSpec = field(default_factory=AugmentSpec)
-    """What views are drawn from."""
-    codec: Codec = "bf16"
-    """How embeddings are stored."""
-    split: Annotated[tuple[str, ...], arg(metavar="SPLIT ...")] = ("train",)
-    """Splits to reinforce."""
-    batch_size: int = 256
-    """Rows a teacher sees at once."""
-    seed: int = 0
-    """Seed of the views."""
-    device: str = "cpu"
-    """Where the teachers run: cpu, cuda, mps."""
-    json: bool = False
-    """Print JSON."""
-
-    def run(self) -> Outcome:
-        """Reinforces."""
-        require("reinforce", ("train",), device=self.device)
-        from pocketclip.reinforce import ReinforceConfig, reinforce
-
-        config = ReinforceConfig(
-            teachers=tuple(_teacher(text) for text in self.teacher),
-            num_views=self.views,
-            augment=self.augment,
-            codec=self.codec,
-            seed=self.seed,
-            splits=self.split,
-            batch_size=self.batch_size,
-            device=self.device,
-        )
-        return _shards_outcome(reinforce(self.data, self.out, config=config), self.out)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -322,7 +222,7 @@ class Index:
         summary = index(self.source, self.out, model=self.model, config=IndexConfig(splits=self.split))
         rate = f"{summary.pictures_per_second:.0f} a second"
         lines = [f"{summary.num_pictures} pictures in {self.out} ({rate})"]
-        lines += _some([(skipped.name, skipped.reason) for skipped in summary.skipped], what="skipped")
+        lines += some([(skipped.name, skipped.reason) for skipped in summary.skipped], what="skipped")
         values = {
             "pictures": summary.num_pictures,
             "skipped": [asdict(skipped) for skipped in summary.skipped],
@@ -426,21 +326,6 @@ def _named(text: str) -> tuple[str, Path]:
     return (Path(text).parent.name or Path(text).stem), Path(text)
 
 
-def _teacher(text: str) -> TeacherSpec:
-    from pocketclip.reinforce import TeacherSpec
-
-    name, path = _named(text)
-    before, separator, scale = str(path).rpartition("@")
-    if not separator:
-        return TeacherSpec(name=name, source=str(path))
-    try:
-        return TeacherSpec(name=name, source=before, logit_scale=float(scale))
-    except ValueError:
-        raise UsageError(
-            f"--teacher {text}: the logit scale after @ must be a number, got {scale!r}"
-        ) from None
-
-
 def _test_splits(data: Path) -> tuple[str, ...]:
     """The test splits of a packed folder, or its validation split where it has none."""
     from pocketclip.data.index import read_index
@@ -454,25 +339,17 @@ def _test_splits(data: Path) -> tuple[str, ...]:
     )
 
 
-def _shards_outcome(index: ShardIndex, out: Path) -> Outcome:
-    counts = {split: index.num_samples(split) for split in index.splits}
-    lines = [f"{count:8} samples  {out / split}" for split, count in counts.items()]
-    lines += _some([(dropped.source, dropped.reason) for dropped in index.dropped], what="dropped")
-    if len(index.dropped) > _SHOWN:
-        lines.append(f"{'':8} {out / 'index.json'} lists them all")
-    values = {"splits": counts, "dropped": [asdict(dropped) for dropped in index.dropped]}
-    return Outcome("\n".join(lines), values)
+SHOWN = 5
+"""So much of what was left out is printed."""
 
 
-_SHOWN = 5  # of what was left out
-
-
-def _some(items: Sequence[tuple[str, str]], *, what: str) -> list[str]:
-    """The count of what was left out, and the first of it."""
-    if not items:
+def some(items: Sequence[tuple[str, str]], *, what: str, num: int | None = None) -> list[str]:
+    """Lines: the count of what was left out (`num`, or all that is listed), and the first of it."""
+    num = len(items) if num is None else num
+    if not num:
         return []
-    shown = [f"{'':8} {name}: {reason.removeprefix(f'{name}: ')}" for name, reason in items[:_SHOWN]]
-    return [f"{len(items):8} {what}" + (", the first:" if len(items) > _SHOWN else ":"), *shown]
+    shown = [f"{'':8} {name}: {reason.removeprefix(f'{name}: ')}" for name, reason in items[:SHOWN]]
+    return [f"{num:8} {what}" + (", the first:" if num > SHOWN else ":"), *shown]
 
 
 def _place(hit: Hit) -> str:

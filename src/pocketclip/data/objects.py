@@ -166,8 +166,8 @@ class FolderStore:
         folder = self._root / PARTIAL
         with cannot_write(self._root):
             folder.mkdir(parents=True, exist_ok=True)
-            file = tempfile.NamedTemporaryFile(dir=folder)  # noqa: SIM115 - closed below, outside the explanation
-        with file, disk_full(self._root, Path(file.name)):
+            file = tempfile.NamedTemporaryFile(dir=folder)  # noqa: SIM115 - closed below, where it may fail otherwise
+        with disk_full(self._root, Path(file.name)), file:
             yield file
 
     def put(self, name: str, data: bytes | IO[bytes]) -> None:

@@ -170,8 +170,8 @@ def open_unit(unit: Unit, store: Store) -> Generator[OpenUnit, None, None]:
         digest = sha256_file(path)
         if unit.sha256 is not None and digest != unit.sha256:
             raise ValueError(
-                f"{unit.file} is not what {INDEX_FILE} says (its hash differs): it was changed or damaged; pack or "
-                f"copy it again"
+                f"{store.place.url}/{unit.file} is not what {INDEX_FILE} says (its hash differs): it was changed or "
+                f"damaged; pack or copy it again"
             )
         with _items(unit, path) as items:
             yield OpenUnit(items=chain(unit.dropped, items), sha256=lambda: digest)

@@ -1,0 +1,250 @@
+"""The verbs that make shards: pack and reinforce."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from tyro.conf import Positional, arg
+
+from pocketclip.cli.extras import require
+from pocketclip.cli.verbs import SHOWN, Outcome, UsageError, some
+from pocketclip.data.augment_spec import AugmentSpec
+from pocketclip.data.codec import Codec
+
+if TYPE_CHECKING:
+    from pocketclip.data.index import ShardIndex
+    from pocketclip.reinforce import CaptionerSpec, TeacherSpec
+
+_WITH_REVISION = ("hf-hub", "transformers")  # sources whose names may end in @REVISION
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pack:
+    """Turn pictures and captions into WebDataset shards.
+
+    SOURCE is a folder (pictures with a .txt beside each, or with metadata.jsonl or captions.csv),
+    WebDataset tars, parquet with the pictures in it, or the word `emoji`: the demo's data set.
+    What cannot be used is dropped, counted, and listed with its reason in OUT/index.json.
+
+    Examples:
+        pocketclip pack photos/ data/
+        pocketclip pack "shards/{000..009}.tar" data/
+        pocketclip pack emoji emoji/
+    """
+
+    source: Positional[str]
+    """A folder, a .tar (a range in braces names several), a .parquet file, or `emoji`."""
+    out: Positional[Path]
+    """Folder for the shards and their index.json."""
+    validation: Annotated[float | None, arg(help_behavior_hint="(default: 0.05)")] = None
+    """Share of the pictures kept for validation (own data only)."""
+    shard_samples: int = 1000
+    """Most samples in a shard."""
+    max_concepts: Annotated[int | None, arg(help_behavior_hint="(default: all)")] = None
+    """Pack about this many emoji (`emoji` only)."""
+    json: bool = False
+    """Print JSON."""
+
+    def run(self) -> Outcome:
+        """Packs."""
+        from pocketclip.pack import EmojiConfig, PackConfig, pack, pack_emoji
+
+        if self.source == "emoji":
+            if self.validation is not None:
+                raise UsageError("--validation is for own data: the splits of `emoji` are fixed")
+            emoji = EmojiConfig(shard_samples=self.shard_samples, max_concepts=self.max_concepts)
+            return _shards_outcome(pack_emoji(self.out, config=emoji), self.out, all_in="index.json")
+        if self.max_concepts is not None:
+            raise UsageError("--max-concepts is for `emoji` only")
+        own = PackConfig(shard_samples=self.shard_samples)
+        if self.validation is not None:
+            own = PackConfig(shard_samples=self.shard_samples, validation=self.validation)
+        return _shards_outcome(pack(Path(self.source), self.out, config=own), self.out, all_in="index.json")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reinforce:
+    """Add to every picture augmented views, and to every caption, what a teacher ensemble thinks of them.
+
+    DATA is a folder written by `pocketclip pack`; .tar, .parquet or .jsonl files, as a folder, a pattern or an
+    info.json; or a folder of captioned pictures. DATA and OUT may be s3://, gs:// and az:// addresses.
+    Every shard is done once: interrupted or killed, the same command goes on, on whichever engine.
+    What cannot be used is dropped, counted, and listed with its reason in OUT/manifest.jsonl.
+
+    Examples:
+        pocketclip reinforce emoji/ reinforced/ --teacher a=runs/a/checkpoint.safetensors
+        pocketclip reinforce emoji/ out/ --teacher a=A.safetensors b=B.safetensors@70 --views 10 --codec int8
+        pocketclip reinforce "s3://in/{000..127}.tar" s3://out/x --teacher l=open_clip:ViT-L-14/openai --engine ray
+    """
+
+    data: Positional[str]
+    """What to reinforce."""
+    out: Positional[str]
+    """Folder or address for the reinforced shards."""
+    teacher: Annotated[tuple[str, ...], arg(metavar="NAME=SOURCE[@SCALE] ...")]
+    """The ensemble: checkpoints, open_clip:MODEL/TAG, hf-hub:ORG/NAME, transformers:ORG/NAME, python:MODULE:FUNCTION;
+    with @SCALE a teacher is distilled at that logit scale instead of its own."""
+    captioner: Annotated[
+        tuple[str, ...], arg(metavar="NAME=SOURCE ...", help_behavior_hint="(default: none)")
+    ] = ()
+    """Models that write synthetic captions first: open_clip:MODEL/TAG of a CoCa, python:MODULE:FUNCTION."""
+    captions: int = 5
+    """Captions of each picture by each captioner."""
+    views: int = 10
+    """Augmented views of each picture."""
+    augment: AugmentSpec = field(default_factory=AugmentSpec)
+    """What views are drawn from."""
+    codec: Codec = "bf16"
+    """How embeddings are stored."""
+    split: Annotated[tuple[str, ...], arg(metavar="SPLIT ...")] = ("train",)
+    """Splits to reinforce."""
+    shard_samples: int = 1000
+    """Most samples in a shard, where DATA is a folder of pictures."""
+    batch_size: int = 256
+    """Rows a teacher sees at once."""
+    seed: int = 0
+    """Seed of the views."""
+    device: str = "cpu"
+    """Where the teachers run: cpu, cuda, mps."""
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    """What the teachers compute in."""
+    compile: bool = False
+    """Compile the teachers."""
+    threads: Annotated[
+        int | None, arg(help_behavior_hint="(default: as the run that began, else torch's)")
+    ] = None
+    """Threads of torch in each worker; on a CPU the embeddings' last bits depend on it."""
+    loaders: int = 2
+    """Threads in each worker that decode and augment."""
+    engine: Literal["in-process", "ray"] = "in-process"
+    """Work in this process, or on the actors of a Ray cluster."""
+    min_workers: int = 1
+    """Actors that are kept (ray)."""
+    max_workers: Annotated[int | None, arg(help_behavior_hint="(default: as many as fit)")] = None
+    """Actors at most (ray)."""
+    ray_address: Annotated[str | None, arg(help_behavior_hint="(default: a cluster of its own, here)")] = None
+    """A running cluster: auto, or HOST:PORT (ray)."""
+    no_dashboard: bool = False
+    """Start no dashboard (ray)."""
+    attempts: int = 3
+    """How often a shard is tried."""
+    straggler: float = 3.0
+    """A shard that takes so many times the median goes to a second worker, too; 0: never (ray)."""
+    store_option: Annotated[
+        tuple[str, ...], arg(metavar="KEY=VALUE ...", help_behavior_hint="(default: the environment's)")
+    ] = ()
+    """Options of object stores: endpoint, region, timeout."""
+    json: bool = False
+    """Print JSON."""
+
+    def run(self) -> Outcome:
+        """Reinforces."""
+        extras = ("train", "ray") if self.engine == "ray" else ("train",)
+        stores = ("stores",) if "://" in self.data + self.out else ()
+        require("reinforce", (*extras, *stores), device="cpu" if self.engine == "ray" else self.device)
+        from pocketclip.reinforce import EngineConfig, ReinforceConfig, reinforce
+
+        config = ReinforceConfig(
+            teachers=tuple(_teacher(text) for text in self.teacher),
+            captioners=tuple(_captioner(text, num_captions=self.captions) for text in self.captioner),
+            num_views=self.views,
+            augment=self.augment,
+            codec=self.codec,
+            seed=self.seed,
+            splits=self.split,
+            batch_size=self.batch_size,
+            device=self.device,
+            precision=self.precision,
+            compiled=self.compile,
+            num_threads=self.threads,
+            shard_samples=self.shard_samples,
+        )
+        engine = EngineConfig(
+            kind=self.engine,
+            num_loaders=self.loaders,
+            attempts=self.attempts,
+            min_workers=self.min_workers,
+            max_workers=self.max_workers,
+            straggler=self.straggler,
+            address=self.ray_address,
+            dashboard=not self.no_dashboard,
+            store_options=dict(_option(text) for text in self.store_option),
+        )
+        index = reinforce(self.data, self.out, config=config, engine=engine)
+        return _shards_outcome(index, self.out, all_in="manifest.jsonl")
+
+
+def _teacher(text: str) -> TeacherSpec:
+    """NAME=SOURCE[@SCALE], or the path of a checkpoint, named after its run's folder."""
+    from pocketclip.reinforce import TeacherSpec
+
+    name, source = _named(text)
+    before, separator, scale = source.rpartition("@")
+    try:
+        return TeacherSpec(
+            name=name,
+            source=before if separator else source,
+            logit_scale=float(scale) if separator else None,
+        )
+    except ValueError:
+        if separator and not _is_number(scale):
+            if source.partition(":")[0] in _WITH_REVISION:
+                return TeacherSpec(name=name, source=source)
+            raise UsageError(
+                f"--teacher {text}: the logit scale after @ must be a number, got {scale!r}"
+            ) from None
+        raise
+
+
+def _captioner(text: str, *, num_captions: int) -> CaptionerSpec:
+    from pocketclip.reinforce import CaptionerSpec
+
+    name, separator, source = text.partition("=")
+    if not separator:
+        raise UsageError(f"--captioner {text} is not of the form NAME=SOURCE")
+    return CaptionerSpec(name=name, source=source, num_captions=num_captions)
+
+
+def _named(text: str) -> tuple[str, str]:
+    name, separator, source = text.partition("=")
+    if not separator:
+        return Path(text).parent.name or Path(text).stem, text
+    if not name or not source:
+        raise UsageError(f"{text!r} is not of the form NAME=SOURCE")
+    return name, source
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _option(text: str) -> tuple[str, str]:
+    key, separator, value = text.partition("=")
+    if not separator or not key:
+        raise UsageError(f"--store-option {text} is not of the form KEY=VALUE")
+    return key, value
+
+
+def _shards_outcome(index: ShardIndex, out: Path | str, *, all_in: str) -> Outcome:
+    counts = {split: index.num_samples(split) for split in index.splits}
+    folder = str(out).rstrip("/")
+    lines = [f"{count:8} samples  {folder}/{split}" for split, count in counts.items()]
+    counted = index.config.get("num_dropped")
+    num_dropped = counted if isinstance(counted, int) else len(index.dropped)
+    lines += some(
+        [(dropped.source, dropped.reason) for dropped in index.dropped], what="dropped", num=num_dropped
+    )
+    if len(index.dropped) > SHOWN:
+        lines.append(f"{'':8} {folder}/{all_in} lists them all")
+    values = {
+        "splits": counts,
+        "num_dropped": num_dropped,
+        "dropped": [asdict(dropped) for dropped in index.dropped],
+    }
+    return Outcome("\n".join(lines), values)
