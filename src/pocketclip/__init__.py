@@ -20,6 +20,7 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from pocketclip.checkpoint.conversion import convert
     from pocketclip.checkpoint.hub import save_to_hub
     from pocketclip.checkpoint.names import create_model_and_transforms, get_tokenizer, list_models
     from pocketclip.checkpoint.store import CheckpointConfig, Loaded, load, save
@@ -43,6 +44,7 @@ _HOMES = {
     "SearchIndex": "pocketclip.search.query",
     "Tokenizer": "pocketclip.data.tokenize",
     "TokenizerConfig": "pocketclip.data.tokenize",
+    "convert": "pocketclip.checkpoint.conversion",
     "create_model_and_transforms": "pocketclip.checkpoint.names",
     "fold": "pocketclip.models.fold",
     "get_tokenizer": "pocketclip.checkpoint.names",
@@ -63,6 +65,7 @@ __all__ = [
     "SearchIndex",
     "Tokenizer",
     "TokenizerConfig",
+    "convert",
     "create_model_and_transforms",
     "fold",
     "get_tokenizer",

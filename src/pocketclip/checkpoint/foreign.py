@@ -75,8 +75,9 @@ class Foreign:
 def read_foreign(path: Path, *, variant: str | None = None, moving_average: bool = True) -> Foreign:
     """Reads a file of weights that open_clip, timm's trainer, Apple or a training loop wrote.
 
-    Which model it is follows from names and shapes, and from an open_clip_config.json beside a file of that library's
-    name (`open_clip_*`). Tables of positions may have other lengths than the variant's: the configuration follows.
+    Which model it is follows from names and shapes; or from an open_clip_config.json beside it, if the file has that
+    library's name (`open_clip_*`) or is the only one of weights there. Tables of positions may have other lengths than
+    the variant's: the configuration follows.
 
     Args:
         path: a .safetensors file, or what torch.save wrote.
@@ -92,7 +93,7 @@ def read_foreign(path: Path, *, variant: str | None = None, moving_average: bool
     tensors = _usual_names(weights.tensors)
     layout = _layout_of(tensors, path=path)
     config_file = path.with_name(CONFIG_FILE)
-    if path.name.startswith("open_clip_") and config_file.is_file():
+    if config_file.is_file() and _belongs_to_folder(path):
         config, notes = read_open_clip(config_file)
         fitting = [row for row in VARIANTS if same_architecture(variant_config(row).model, config.model)]
         if name is not None and name not in fitting:
@@ -173,6 +174,12 @@ def _write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
 def _plain(value: Tensor) -> Tensor:
     flat = value.reshape(-1)
     return (flat if flat.untyped_storage().nbytes() == flat.nbytes else flat.clone()).view(value.shape)
+
+
+def _belongs_to_folder(path: Path) -> bool:
+    """Whether what the folder says of a model is said of this file."""
+    others = [other for other in path.absolute().parent.iterdir() if other.suffix in FILE_SUFFIXES]
+    return path.name.startswith("open_clip_") or len(others) == 1
 
 
 def _usual_names(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
