@@ -99,7 +99,7 @@ def read_groups(path: Path, *, only: Collection[str] | None = None) -> Iterator[
     group: list[Member] = []
     try:
         for member in _members(path, only=only):
-            if group and member.key != group[0].key:
+            if group and (member.key != group[0].key or _has(group, member.extension)):
                 yield _group(group, path)
                 group = []
             group.append(member)
@@ -114,6 +114,11 @@ def read_groups(path: Path, *, only: Collection[str] | None = None) -> Iterator[
     else:
         if group:
             yield _group(group, path)
+
+
+def _has(group: list[Member], extension: str) -> bool:
+    """Whether a sample has a file of that extension: one more begins another sample of the same name."""
+    return any(member.extension == extension for member in group)
 
 
 def _group(members: list[Member], path: Path) -> Group:
