@@ -12,7 +12,7 @@ from pocketclip.losses.softmax import Direction, TeacherSide, directed_loss
 
 
 class LossTerms(NamedTuple):
-    """Scalars in nats; only `loss` has a gradient, and a term that does not count is 0."""
+    """Three 0-d tensors, in nats; only `loss` has a gradient, and a term that does not count is 0."""
 
     loss: Tensor
     clip: Tensor

@@ -80,6 +80,19 @@ class _Sums:
         self.scale = query_QD.new_zeros(())
 
 
+class _Room:
+    """Memory for the matrices of one chunk, used again by the next: fresh pages cost as much as the arithmetic."""
+
+    def __init__(self, like: Tensor, *, num_rows: int, num_keys: int) -> None:
+        self._matrices = {
+            name: like.new_empty(num_rows, num_keys)
+            for name in ("logits", "other", "error", "target", "more")
+        }
+
+    def __call__(self, name: str, num_rows: int) -> Tensor:
+        return self._matrices[name][:num_rows]
+
+
 class _Directed(torch.autograd.Function):
     @staticmethod
     def forward(
@@ -90,14 +103,14 @@ class _Directed(torch.autograd.Function):
         with torch.autocast(query_QD.device.type, enabled=False):
             query_QD, key_ND = query_QD.to(kind), key_ND.to(kind)
             sums = _Sums(query_QD, key_ND)
-            step = chunk_rows(len(key_ND))
+            step = min(chunk_rows(len(key_ND)), len(query_QD))
+            room = _Room(query_QD, num_rows=step, num_keys=len(key_ND))
             for start in range(0, len(query_QD), step):
-                _add_chunk(sums, query_QD, key_ND, scale.to(kind), slice(start, start + step), direction)
+                rows = slice(start, start + step)
+                _add_chunk(sums, query_QD, key_ND, scale.to(kind), rows, direction, room)
             sums.terms /= len(query_QD)
             gradients = (sums.query_QD, sums.key_ND, sums.scale)
-        ctx.save_for_backward(
-            *((g / len(query_QD)).to(dtype) for g, dtype in zip(gradients, dtypes, strict=True))
-        )
+        ctx.save_for_backward(*((g / len(query_QD)).to(d) for g, d in zip(gradients, dtypes, strict=True)))
         terms = sums.terms.to(kind)
         weight = direction.distill_weight
         loss = (1.0 - weight) * terms[0] + weight * terms[1]
@@ -112,53 +125,66 @@ class _Directed(torch.autograd.Function):
 
 
 def _add_chunk(
-    sums: _Sums, query_QD: Tensor, key_ND: Tensor, scale: Tensor, rows: slice, direction: Direction
+    sums: _Sums,
+    query_QD: Tensor,
+    key_ND: Tensor,
+    scale: Tensor,
+    rows: slice,
+    direction: Direction,
+    room: _Room,
 ) -> None:
     weight = direction.distill_weight
     query_RD = query_QD[rows]
-    logits_RN = torch.mm(query_RD, key_ND.T).mul_(scale)
-    row_R = torch.arange(len(query_RD), device=query_RD.device)
+    num_rows = len(query_RD)
+    scaled_RD = query_RD * scale
+    logits_RN = torch.mm(scaled_RD, key_ND.T, out=room("logits", num_rows))
+    row_R = torch.arange(num_rows, device=query_RD.device)
     label_R = row_R + (direction.first_key + rows.start)
     own_R = logits_RN[row_R, label_R]
-    error_RN, norm_R = _softmax(logits_RN.clone())  # becomes the gradient by the logits
+    # The softmax becomes the gradient by the logits.
+    error_RN, norm_R = _softmax(logits_RN, out=room("error", num_rows))
     if weight < 1.0:
         sums.terms[0] += (norm_R - own_R).sum()
     if weight > 0.0:
-        target_RN, negative_entropy = _target(direction, rows)
-        sums.terms[1] += negative_entropy - _dot(target_RN, logits_RN) + norm_R.sum()
-        error_RN.sub_(target_RN, alpha=weight)
+        target_RN, negative_entropy, count = _target(direction, rows, room)
+        cross = _dot(target_RN, logits_RN)
+        sums.terms[1] += (negative_entropy - cross) / count + norm_R.sum()
+        error_RN.sub_(target_RN, alpha=weight / count)
     error_RN[row_R, label_R] -= 1.0 - weight
-    sums.query_QD[rows] = torch.mm(error_RN, key_ND).mul_(scale)
-    sums.key_ND.addmm_(error_RN.T, query_RD * scale)
-    sums.scale += _dot(error_RN, logits_RN) / scale
+    gradient_RD = torch.mm(error_RN, key_ND)
+    sums.scale += _dot(gradient_RD, query_RD)
+    sums.query_QD[rows] = gradient_RD.mul_(scale)
+    sums.key_ND.addmm_(error_RN.T, scaled_RD)
 
 
-def _target(direction: Direction, rows: slice) -> tuple[Tensor, Tensor]:
-    """What the student should say of a chunk [R, N], and the mean over teachers of the sum of p log p."""
+def _target(direction: Direction, rows: slice, room: _Room) -> tuple[Tensor, Tensor, int]:
+    """What the student should say of a chunk [R, N] and the sum of p log p, both added up over so many softmaxes."""
     teachers = direction.teachers
-    logits = (torch.mm(side.query_QD[rows], side.key_ND.T).mul_(side.logit_scale) for side in teachers)
+    num_rows = len(teachers[0].query_QD[rows])
+    target_RN = room("target", num_rows)
     if direction.average_logits:
-        total_RN = next(logits)
-        for other_RN in logits:
-            total_RN.add_(other_RN)
-        logits = iter([total_RN.div_(len(teachers))])
-    target_RN: Tensor | None = None
-    entropy, count = direction.teachers[0].key_ND.new_zeros(()), 0
-    for logits_RN in logits:
-        probability_RN, norm_R = _softmax(logits_RN.clone())
-        entropy = entropy + _dot(probability_RN, logits_RN) - norm_R.sum()
-        target_RN = probability_RN if target_RN is None else target_RN.add_(probability_RN)
-        count += 1
-    assert target_RN is not None
-    return target_RN.div_(count), entropy / count
+        joint_RN = room("other", num_rows).zero_()
+        for side in teachers:
+            scaled_RD = side.query_QD[rows] * side.logit_scale
+            joint_RN.addmm_(scaled_RD, side.key_ND.T)
+        probability_RN, norm_R = _softmax(joint_RN.div_(len(teachers)), out=target_RN)
+        return target_RN, _dot(probability_RN, joint_RN) - norm_R.sum(), 1
+    negative_entropy = target_RN.new_zeros(())
+    for number, side in enumerate(teachers):
+        scaled_RD = side.query_QD[rows] * side.logit_scale
+        logits_RN = torch.mm(scaled_RD, side.key_ND.T, out=room("other", num_rows))
+        place_RN = target_RN if number == 0 else room("more", num_rows)
+        probability_RN, norm_R = _softmax(logits_RN, out=place_RN)
+        negative_entropy += _dot(probability_RN, logits_RN) - norm_R.sum()
+        if number > 0:
+            target_RN.add_(probability_RN)
+    return target_RN, negative_entropy, len(teachers)
 
 
-def _softmax(logits_RN: Tensor) -> tuple[Tensor, Tensor]:
-    """Softmax over keys in the place of the logits, and the logarithm of its normaliser [R]."""
-    top_R1 = logits_RN.amax(1, keepdim=True)
-    exp_RN = logits_RN.sub_(top_R1).exp_()
-    total_R1 = exp_RN.sum(1, keepdim=True)
-    return exp_RN.div_(total_R1), (top_R1 + total_R1.log()).squeeze(1)
+def _softmax(logits_RN: Tensor, *, out: Tensor) -> tuple[Tensor, Tensor]:
+    """Softmax over keys, and the logarithm of its normaliser [R]: the likeliest key's probability is 1 / normaliser."""
+    torch.softmax(logits_RN, 1, out=out)
+    return out, logits_RN.amax(1) - out.amax(1).log()
 
 
 def _dot(left_RN: Tensor, right_RN: Tensor) -> Tensor:
