@@ -10,9 +10,10 @@ from torch.overrides import TorchFunctionMode
 
 from pocketclip.models.clip import Clip, ClipConfig
 
-# What starting values are drawn and computed with. On the meta device it would do nothing, after seconds of imports.
+# What starting values are drawn and computed with, in place or by a number. On the meta device it would do nothing,
+# after the seconds that importing torch's compiler takes.
 _DRAWS = frozenset(
-    {"uniform_", "normal_", "trunc_normal_", "erfinv_", "mul_", "add_", "clamp_", "fill_", "zero_"}
+    {"uniform_", "normal_", "trunc_normal_", "erfinv_", "mul_", "add_", "clamp_", "fill_", "zero_", "mul"}
 )
 
 
@@ -36,6 +37,9 @@ class _NoStartingValues(TorchFunctionMode):
         args: Sequence[Any] = (),
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:  # noqa: ANN401
-        if getattr(func, "__name__", "") in _DRAWS:
+        name = getattr(func, "__name__", "")
+        if name in _DRAWS:
             return args[0] if args else (kwargs or {})["tensor"]
+        if name == "randn":
+            return torch.empty(*args, **(kwargs or {}))
         return func(*args, **(kwargs or {}))
