@@ -231,16 +231,48 @@ def apply(image: Image.Image, view: Augmentation, *, size: int, spec: AugmentSpe
     Raises:
         ValueError: `image` is of another size than the one recorded, or `view` is not of `spec`.
     """
-    check_view(view, spec=spec)
-    if image.size != (view.width, view.height):
-        raise ValueError(
-            f"the picture is {image.width}x{image.height} but its augmentation was drawn for "
-            f"{view.width}x{view.height}: replaying it would show another crop; use the picture as it was reinforced"
-        )
+    check_size(view, image.size)
     top, left, crop_h, crop_w = view.crop
     # crop-then-resize, never resize(box=...): the two differ at the crop's border.
-    image = image.crop((left, top, left + crop_w, top + crop_h))
-    image = resize(image, size, interpolation=spec.interpolation, order=spec.resize_order)
+    crop = image.crop((left, top, left + crop_w, top + crop_h))
+    return apply_to_crop(crop, view, size=size, spec=spec)
+
+
+def check_size(view: Augmentation, size: tuple[int, int]) -> None:
+    """Makes sure that `view` was drawn for a picture of this width and height.
+
+    Raises:
+        ValueError: it was not.
+    """
+    if size != (view.width, view.height):
+        raise ValueError(
+            f"the picture is {size[0]}x{size[1]} but its augmentation was drawn for "
+            f"{view.width}x{view.height}: replaying it would show another crop; use the picture as it was reinforced"
+        )
+
+
+def apply_to_crop(
+    crop: Image.Image,
+    view: Augmentation,
+    *,
+    size: int,
+    spec: AugmentSpec,
+    box: tuple[float, float, float, float] | None = None,
+) -> Image.Image:
+    """Replays `view` on its own crop: what `apply` does from there on.
+
+    Args:
+        crop: RGB.
+        view: parameters from `draw` or `unpack`.
+        size: side of the result in pixels.
+        spec: what it was drawn from.
+        box: left, top, right, bottom of the crop in `crop`, where that is a picture scaled down; None for all of it.
+
+    Raises:
+        ValueError: `view` is not of `spec`.
+    """
+    check_view(view, spec=spec)
+    image = resize(crop, size, interpolation=spec.interpolation, order=spec.resize_order, box=box)
     if view.flip:
         image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
     if view.jitter is not None:

@@ -62,7 +62,14 @@ SIDE_STEPS = 1024
 """An erased rectangle is stored in so many steps of the view's side."""
 
 
-def resize(image: Image.Image, size: int, *, interpolation: Interpolation, order: ResizeOrder) -> Image.Image:
+def resize(
+    image: Image.Image,
+    size: int,
+    *,
+    interpolation: Interpolation,
+    order: ResizeOrder,
+    box: tuple[float, float, float, float] | None = None,
+) -> Image.Image:
     """Resizes to a square, antialiased, in two passes of one direction each, which every Pillow computes alike.
 
     Between the passes pixels are rounded to integers, so that their order shows: Pillow took the horizontal one first
@@ -74,12 +81,18 @@ def resize(image: Image.Image, size: int, *, interpolation: Interpolation, order
         size: side of the square, pixels.
         interpolation: filter.
         order: of which Pillow.
+        box: left, top, right, bottom of the part to resize; None for all of it.
     """
-    shrinks = image.height - size
-    vertical_first = order == "pillow_13" and shrinks > 0 and shrinks > 2 * (image.width - size)
-    first = (image.width, size) if vertical_first else (size, image.height)
+    width, height = image.size
+    left, top, right, bottom = box or (0, 0, width, height)
+    shrinks = bottom - top - size
+    vertical_first = order == "pillow_13" and shrinks > 0 and shrinks > 2 * (right - left - size)
     resampling = _RESAMPLING[interpolation]
-    return image.resize(first, resampling).resize((size, size), resampling)
+    if vertical_first:
+        rows = image.resize((width, size), resampling, box=(0, top, width, bottom))
+        return rows.resize((size, size), resampling, box=(left, 0, right, size))
+    columns = image.resize((size, height), resampling, box=(left, 0, right, height))
+    return columns.resize((size, size), resampling, box=(0, top, size, bottom))
 
 
 def is_signed(number: int) -> bool:

@@ -9,9 +9,16 @@ import warnings
 import zlib
 from collections.abc import Generator
 from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from PIL import Image, ImageFile, UnidentifiedImageError
+
+from pocketclip.data import jpeg
+
+Decoding = Literal["exact", "fast"]
+"""Whether pixels are Pillow's, or JPEGs may be scaled down while they are decoded."""
 
 MAX_PIXELS = 64_000_000
 """Pictures whose header claims more pixels than this are refused before decoding."""
@@ -42,6 +49,7 @@ _UPRIGHT = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+_LIES_ON_ITS_SIDE = tuple(_UPRIGHT[orientation] for orientation in (5, 6, 7, 8))
 
 # What PIL's plugins let through on damaged files (found by fuzzing, besides their documented OSError).
 _DAMAGE = (
@@ -81,6 +89,133 @@ def decode(data: bytes, *, name: str) -> Image.Image:
     Raises:
         PictureError: zero bytes, an unknown format, damage, or more than `MAX_PIXELS` pixels.
     """
+    return open_picture(data, name=name).whole()
+
+
+def open_picture(data: bytes, *, name: str) -> Picture:
+    """Opens a picture to look at a part of it: as `decode`, but most JPEGs are decoded when pixels are asked for.
+
+    Raises:
+        PictureError: as of `decode`; damage behind the header of a JPEG may show only later.
+    """
+    header = jpeg.read_header(data)
+    if header is None or header.width * header.height > MAX_PIXELS:
+        return Picture(data, name=name, header=None)
+    if header.is_bare:
+        return Picture(data, name=name, header=header)
+    with _quiet_pillow():
+        turn = _turn(_open(data, name=name))
+    return Picture(data, name=name, header=header, turn=turn)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Region:
+    """Pixels of a part of a picture.
+
+    Attributes:
+        image: RGB.
+        box: left, top, right, bottom of the part in `image`, pixels; None where it is all of it.
+    """
+
+    image: Image.Image
+    box: tuple[float, float, float, float] | None = None
+
+
+class Picture:
+    """An upright RGB picture; made by `open_picture`.
+
+    Attributes:
+        size: width and height in pixels.
+    """
+
+    def __init__(
+        self, data: bytes, *, name: str, header: jpeg.Header | None, turn: Image.Transpose | None = None
+    ) -> None:
+        self._data = data
+        self._name = name
+        self._header = header
+        self._turn = turn
+        self._image: Image.Image | None = None
+        if header is None:
+            self._image = _by_pillow(data, name=name)
+            self.size = self._image.size
+        else:
+            self.size = (header.width, header.height)
+            if turn in _LIES_ON_ITS_SIDE:
+                self.size = (header.height, header.width)
+
+    def whole(self) -> Image.Image:
+        """All of it.
+
+        Raises:
+            PictureError: it is damaged.
+        """
+        if self._image is None:
+            pixels_HWC = self._pixels(divisor=1)
+            if pixels_HWC is None:
+                self._image = _by_pillow(self._data, name=self._name)
+            else:
+                image = _cut(pixels_HWC, (0, 0, *pixels_HWC.shape[:2]))
+                self._image = image if self._turn is None else image.transpose(self._turn)
+        return self._image
+
+    def region(
+        self, crop: tuple[int, int, int, int], *, at_least: int = 0, decoding: Decoding = "exact"
+    ) -> Region:
+        """A part of it.
+
+        Args:
+            crop: top, left, height and width in pixels of the picture.
+            at_least: sides in pixels that "fast" leaves to the part.
+            decoding: "exact" for the pixels of `whole`; "fast" divides the sides of a JPEG by 2, 4 or 8 where it can.
+
+        Raises:
+            PictureError: it is damaged.
+        """
+        top, left, height, width = crop
+        if self._image is None and self._turn is None:
+            divisor = _divisor(min(height, width), at_least) if decoding == "fast" else 1
+            pixels_HWC = self._pixels(divisor=divisor)
+            if pixels_HWC is not None:
+                return _scaled_region(pixels_HWC, crop, divisor=divisor)
+        return Region(image=self.whole().crop((left, top, left + width, top + height)))
+
+    def _pixels(self, *, divisor: int) -> np.ndarray | None:
+        assert self._header is not None
+        return jpeg.decode_pixels(self._data, self._header, divisor=divisor)
+
+
+def _divisor(side: int, at_least: int) -> int:
+    return next((scale for scale in jpeg.SCALES if side >= scale * max(at_least, 1)), 1)
+
+
+def _scaled_region(pixels_HWC: np.ndarray, crop: tuple[int, int, int, int], *, divisor: int) -> Region:
+    if divisor == 1:
+        return Region(image=_cut(pixels_HWC, crop))
+    top, left, height, width = crop
+    bottom, right = top + height, left + width
+    first_row, first_column = top // divisor, left // divisor
+    rows, columns = -(-bottom // divisor) - first_row, -(-right // divisor) - first_column
+    return Region(
+        image=_cut(pixels_HWC, (first_row, first_column, rows, columns)),
+        box=(
+            left / divisor - first_column,
+            top / divisor - first_row,
+            right / divisor - first_column,
+            bottom / divisor - first_row,
+        ),
+    )
+
+
+def _cut(pixels_HWC: np.ndarray, crop: tuple[int, int, int, int]) -> Image.Image:
+    """A copy of a part; only its pixels are copied, and once."""
+    top, left, height, width = crop
+    line = 3 * pixels_HWC.shape[1]
+    start = top * line + 3 * left
+    return Image.frombuffer("RGB", (width, height), pixels_HWC.reshape(-1)[start:], "raw", "RGB", line, 1)
+
+
+def _by_pillow(data: bytes, *, name: str) -> Image.Image:
     with _quiet_pillow():
         image = _open(data, name=name)
         try:
