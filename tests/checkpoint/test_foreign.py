@@ -282,7 +282,7 @@ def test_numbers_that_are_not_finite_are_told(theirs, tmp_path, value):
     [
         (
             {"conv1.weight": 0, "layer1.0.bn1.bias": 0, "fc.bias": 0},
-            "no model of this family .*conv1.weight, layer1",
+            "is not a pocketclip checkpoint, and holds no model of this family .*conv1.weight, layer1",
         ),
         (
             {"visual.conv1.weight": 0, "visual.transformer.x": 0, "transformer.y": 0},

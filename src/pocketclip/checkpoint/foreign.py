@@ -224,8 +224,9 @@ def _layout_of(names: Iterable[str], *, path: Path) -> Layout:
                 f"{path} holds {tower} tower alone, and a model has two: give a checkpoint with both"
             )
     raise ValueError(
-        f"{path} holds no model of this family (its tensors are {', '.join(names[:3])} and so on): give weights of a "
-        "MobileCLIP or MobileCLIP2, of open_clip's, timm's or Apple's layout"
+        f"{path} is not a pocketclip checkpoint, and holds no model of this family (its tensors are "
+        f"{', '.join(names[:3])} and so on): give weights of a MobileCLIP or MobileCLIP2, of open_clip's, timm's or "
+        "Apple's layout"
     )
 
 
