@@ -77,7 +77,7 @@ def show(lines: dict[str, Line], *, published: float, num_views: int, arguments:
     for name, line in lines.items():
         cells = [
             f"{line.num_bytes:,.0f}",
-            f"{line.num_bytes / published:.2f}",
+            f"{line.num_bytes / published:.3f}",
             f"{line.cosine_image:.5f}",
             f"{line.cosine_text:.5f}",
             f"{line.kl:.1e}",
