@@ -14,7 +14,7 @@ from tests.conftest import shape_samples
 
 from pocketclip.data.augment import AugmentSpec, apply, unpack
 from pocketclip.data.index import split_shards
-from pocketclip.data.picture import decode
+from pocketclip.data.picture import decode, open_picture
 from pocketclip.data.reinforcement import BLOCK_NAME, Reinforcement
 from pocketclip.data.shard import ShardReader, write_shard
 from pocketclip.data.stream import Position, Stream, StreamConfig
@@ -85,10 +85,9 @@ def test_threads_and_cache_change_no_byte(plain, stored, replay):
 
 def test_a_cache_decodes_every_picture_once(plain, monkeypatch):
     decoded = []
-    real = decode
     monkeypatch.setattr(
-        "pocketclip.data.stream.decode",
-        lambda data, *, name: decoded.append(name) or real(data, name=name),
+        "pocketclip.data.builder.open_picture",
+        lambda data, *, name: decoded.append(name) or open_picture(data, name=name),
     )
     take(9, plain, cache_mb=64)
     assert len(decoded) == len(set(decoded)) == 48

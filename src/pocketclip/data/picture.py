@@ -157,6 +157,7 @@ class Picture:
             else:
                 image = _cut(pixels_HWC, (0, 0, *pixels_HWC.shape[:2]))
                 self._image = image if self._turn is None else image.transpose(self._turn)
+            self._data = b""
         return self._image
 
     def region(
