@@ -293,7 +293,8 @@ def to_ours(state: Mapping[str, Tensor], *, config: ClipConfig, layout: Layout) 
     expected = their_tensors(config, layout)
     counters = {name: value for name, value in expected.items() if is_counter(name)}
     found = {name: torch.zeros_like(value, device="cpu") for name, value in counters.items()} | dict(state)
-    problems = misfits(found, expected=expected, any_float=True)
+    problems = [f"missing {name}, which the {layout} layout cannot hold" for name in unnamed(config, layout)]
+    problems += misfits(found, expected=expected, any_float=True)
     if problems:
         raise MisfitError(problems)
     ours = our_tensors(config)
