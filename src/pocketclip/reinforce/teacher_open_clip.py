@@ -44,7 +44,10 @@ def hub_towers(spec: TeacherSpec, reference: str) -> Towers:
 
 
 def _towers(found: OpenClipModel) -> Towers:
+    from pocketclip.reinforce.open_clip_attention import merge_attention  # it needs open_clip
+
     model = found.model
+    merge_attention(model)
 
     def tokenize(texts: Sequence[str]) -> tuple[Tensor, ...]:
         return (found.tokenize(texts),)
