@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import tarfile
 from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path, PurePosixPath
@@ -114,6 +115,32 @@ def read_groups(path: Path, *, only: Collection[str] | None = None) -> Iterator[
     else:
         if group:
             yield _group(group, path)
+
+
+def read_group(path: Path, *, start: int, end: int) -> Group:
+    """One sample of a tar, by its place.
+
+    Args:
+        path: the tar.
+        start: of its first file, `Member.start`.
+        end: of its last, `Member.end`.
+
+    Raises:
+        ValueError: there is no sample at this place.
+        OSError: the tar cannot be read.
+    """
+    with path.open("rb") as file:
+        file.seek(start)
+        data = file.read(end - start)
+    try:
+        with tarfile.open(fileobj=io.BytesIO(data + bytes(2 * _BLOCK)), mode="r:") as tar:
+            found = [_read(tar, info, only=None) for info in tar if info.isreg()]
+    except (tarfile.TarError, _Cut) as error:
+        raise ValueError(f"{path} has no sample at byte {start:,}: it was changed ({error})") from None
+    members = [member for member in found if member is not None]
+    if not members or any(member.key != members[0].key for member in members):
+        raise ValueError(f"{path} has no sample at byte {start:,}: it was changed")
+    return _group(members, path)
 
 
 def _has(group: list[Member], extension: str) -> bool:
