@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 
-from pocketclip.cli import command, extras, main, verbs
+from pocketclip.cli import command, extras, main, train, verbs
 from pocketclip.cli.extras import require
 from pocketclip.cli.terminal import LogLines, sentence
 from pocketclip.cli.verbs import Outcome, UsageError
@@ -69,7 +69,7 @@ class TestHelp:
             asked.append(self)
             return Outcome("done", {})
 
-        for kind in (*command._VERBS.values(), verbs.TrainRecipe):
+        for kind in (*command._VERBS.values(), train.TrainRecipe):
             monkeypatch.setattr(kind, "run", run)
         examples = re.findall(
             rf"^ +pocketclip ({verb} .*?)(?:    \(.*\))?$", cli(verb, "--help").out, re.MULTILINE
@@ -150,7 +150,7 @@ class TestUsage:
             (("evaluate", "a/c.safetensors", "a/c.safetensors", "--data", "d"), ("two models are called a",)),
             (("reinforce", "d", "o"), ("--teacher",)),
             (("reinforce", "d", "o", "--teacher", "a=x@warm"), ("'warm'", "number")),
-            (("reinforce", "d", "o", "--teacher", "=x"), ("NAME=CHECKPOINT",)),
+            (("reinforce", "d", "o", "--teacher", "=x"), ("NAME=SOURCE",)),
         ],
     )
     def test_with_torch(self, cli: Cli, arguments: tuple[str, ...], words: tuple[str, ...]) -> None:
@@ -275,7 +275,7 @@ class TestJson:
                 "--json",
             ).out
         )
-        assert made == {"splits": {"train": 48}, "dropped": []}
+        assert made == {"splits": {"train": 48}, "num_dropped": 0, "dropped": []}
         trained = json.loads(
             cli(
                 *(
@@ -299,7 +299,10 @@ class TestJson:
     def test_recipes(self, cli: Cli) -> None:
         pytest.importorskip("torch")
         listed = json.loads(cli("train", "--list", "--json").out)
-        assert set(listed) == {line.split()[0] for line in cli("train", "--list").out.splitlines()}
+        rows = cli("train", "--list").out.partition("\n\n")[0].splitlines()[1:]
+        assert {row.split()[0] for row in rows} == {name for name in listed if ".debug_" not in name}
+        assert listed["mobileclip2.b"]["num_samples"] == 200_000 * 65_536
+        assert any(re.search(r"^mobileclip2\.b +13\.1 billion +[\d,]+ GPU-hours", row) for row in rows)
 
     def test_an_error_leaves_standard_output_empty(self, cli: Cli, tmp_path: Path) -> None:
         ran = cli("search", tmp_path / "none.sqlite", "red", "--json")
@@ -385,7 +388,7 @@ class TestInterrupted:
         )
         assert process.stderr is not None
         deadline = time.monotonic() + 120
-        while not (out / "state.safetensors").is_file():
+        while not list(out.glob("states/step-*.safetensors")):
             assert time.monotonic() < deadline
             assert process.poll() is None, process.stderr.read()
             time.sleep(0.05)
@@ -397,9 +400,44 @@ class TestInterrupted:
         assert errors.rstrip().splitlines()[-1].startswith("error: interrupted")
         assert sorted(path.name for path in out.iterdir()) == [
             "config.json",
+            "events",
             "metrics.jsonl",
-            "state.safetensors",
+            "states",
         ]
+
+    @pytest.mark.slow
+    def test_of_two_processes_the_first_prints(self, run_python: Cli, shapes: Path, tmp_path: Path) -> None:
+        pytest.importorskip("torch")
+        torchrun = (
+            "-m",
+            "torch.distributed.run",
+            "--standalone",
+            "--nproc-per-node",
+            "2",
+            "-m",
+            "pocketclip",
+        )
+        recipe = (
+            "train",
+            "emoji.debug_student_plain",
+            "--data",
+            shapes,
+            "--out",
+            tmp_path,
+            "--validation",
+            shapes,
+        )
+        ran = run_python(*torchrun, *recipe, "--loop.num-steps", "2")
+        assert ran.code == 0, ran.err
+        assert ran.out.splitlines() == [f"checkpoint: {tmp_path / 'checkpoint.safetensors'}"]
+
+    def test_a_process_says_who_it_is(
+        self, cli: Cli, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    ) -> None:
+        monkeypatch.setenv("RANK", "3")
+        ran = cli("search", tmp_path / "none.sqlite", "red")
+        assert (ran.code, ran.out) == (1, "")
+        assert ran.err.startswith("error of process 3: ")
 
     def test_in_process(self, cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
         def interrupt(self: object) -> Outcome:

@@ -10,10 +10,12 @@ import pytest
 
 pytest.importorskip("torch")
 
-from pocketclip.checkpoint import create, structure, unstructure, variant_config
+from pocketclip.checkpoint import structure, unstructure, variant_config
+from pocketclip.models import ViTConfig
+from pocketclip.recipes import mobileclip, mobileclip2
 from pocketclip.recipes.emoji import reinforcement
 from pocketclip.recipes.registry import RECIPES, recipe
-from pocketclip.train import TrainConfig
+from pocketclip.train import TrainConfig, train
 
 Golden = Callable[[str, str], None]
 
@@ -40,22 +42,60 @@ def test_the_emoji_reinforcement_is_written_down(golden: Golden) -> None:
     golden("recipes/emoji.reinforcement.json", dump(unstructure(config)))
 
 
+def test_the_published_reinforcements_are_written_down(golden: Golden) -> None:
+    golden("recipes/mobileclip2.dfndr.json", dump(unstructure(mobileclip2.dfndr())))
+    golden("recipes/mobileclip.datacompdr.json", dump(unstructure(mobileclip.datacompdr())))
+
+
 @pytest.mark.parametrize("name", RECIPES)
 def test_is_complete_and_knows_its_name(name: str) -> None:
     config = recipe(name)
     assert config.name == name
     assert structure(json.loads(json.dumps(unstructure(config))), TrainConfig) == config
-    assert config.stream.image_px == variant_config(config.variant).preprocess.size
-    assert create(config.variant).config.preprocess.size == config.stream.image_px
+    assert config.stream.image_px is None  # the variant knows
 
 
 @pytest.mark.parametrize("name", [name for name in RECIPES if "debug_" not in name])
 def test_has_a_debug_twin_that_differs_in_size_only(name: str) -> None:
     config, twin = recipe(name), recipe(name.replace(".", ".debug_"))
     assert twin.loop.num_steps <= 10
-    assert twin.stream.batch_size <= 16
-    assert (twin.variant, twin.objective, twin.seed) == (config.variant, config.objective, config.seed)
+    assert twin.samples_per_step() <= 16
+    assert twin.device == "cpu"
+    assert (twin.objective, twin.seed, twin.freeze) == (config.objective, config.seed, config.freeze)
     assert (twin.stream.replay, twin.stream.augment) == (config.stream.replay, config.stream.augment)
+    assert twin.loop.average_decay == config.loop.average_decay
+    towers = variant_config(config.variant).model, variant_config(twin.variant).model
+    assert isinstance(towers[0].image, ViTConfig) == isinstance(towers[1].image, ViTConfig)
+
+
+@pytest.mark.parametrize("form", ["s0", "b", "ablation_plain"])
+def test_a_twin_of_a_large_run_trains(form: str, shapes: Path, reinforced: Path, tmp_path: Path) -> None:
+    twin = recipe(f"mobileclip2.debug_{form}")
+    data = shapes if form == "ablation_plain" else reinforced
+    assert train(twin, data=data, out=tmp_path).is_file()
+
+
+# (variant, samples a step, steps, warm-up, peak and lowest learning rate): Table 16 of arXiv 2508.20691.
+TABLE_16 = {
+    "s0": ("mobileclip2_s0", 65_536, 200_000, 10_000, 1e-3, 1e-6),
+    "s2": ("mobileclip2_s2", 65_536, 200_000, 10_000, 1e-3, 1e-6),
+    "b": ("mobileclip2_b", 65_536, 200_000, 2_000, 1e-3, 1e-6),
+    "s3": ("mobileclip2_s3", 114_688, 200_000, 2_000, 1e-3, 0.0),
+    "s4": ("mobileclip2_s4", 114_688, 200_000, 2_000, 1e-3, 0.0),
+}
+
+
+@pytest.mark.parametrize("name", TABLE_16)
+def test_the_rows_of_table_16(name: str) -> None:
+    run = recipe(f"mobileclip2.{name}")
+    optim = run.optim
+    schedule = (run.loop.num_steps, optim.warmup_steps, optim.lr_peak, optim.lr_floor)
+    assert (run.variant, run.global_batch, *schedule) == TABLE_16[name]
+    assert (optim.betas, optim.weight_decay, optim.clip_norm) == ((0.9, 0.95), 0.2, 1.0)
+    assert (run.objective.distill_weight, run.loop.precision) == (1.0, "bf16")
+    assert run.objective.caption_weight == run.objective.synthetic_weight == 1.0
+    for num_processes in (8, 128):
+        assert run.shared_out(num_processes).stream.batch_size * num_processes == run.global_batch
 
 
 def test_the_students_differ_in_reinforcement_only() -> None:

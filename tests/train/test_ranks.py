@@ -11,14 +11,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from pocketclip.checkpoint import load, unstructure, variant_config
+from pocketclip.checkpoint import load, unstructure
 from pocketclip.data.stream import StreamConfig
 from pocketclip.fit import LoopConfig, OptimConfig, read_journal, saved_states
 from pocketclip.reinforce import ReinforceConfig, TeacherSpec, reinforce
 from pocketclip.train import ObjectiveConfig, TrainConfig, train
 
 torch.set_num_threads(1)
-PX = variant_config("pocketclip_tiny").preprocess.size
 pytestmark = pytest.mark.slow
 
 
@@ -34,7 +33,7 @@ def config(*, batch_size, num_steps=20, **loop):
     return TrainConfig(
         name="ranks",
         variant="pocketclip_tiny",
-        stream=StreamConfig(batch_size=batch_size, image_px=PX, replay=True, synthetic="rule"),
+        stream=StreamConfig(batch_size=batch_size, replay=True, synthetic="rule"),
         objective=ObjectiveConfig(distill_weight=0.7, synthetic_weight=1.0),
         optim=OptimConfig(lr_peak=1e-3, warmup_steps=5),
         loop=LoopConfig(num_steps=num_steps, log_every=1, save_every=10, average_decay=0.9, **loop),

@@ -29,14 +29,13 @@ from pocketclip.reinforce import ReinforceConfig, TeacherSpec, reinforce
 from pocketclip.train import ObjectiveConfig, TrainConfig, train
 
 torch.set_num_threads(1)
-PX = variant_config("pocketclip_tiny").preprocess.size
 RATES = ("samples_per_s", "data_wait_share", "memory_gb")
 
 
 def config(*, stream=None, objective=None, loop=None, optim=None, **fields):
     return TrainConfig(
         **{"name": "test", "variant": "pocketclip_tiny", **fields},
-        stream=StreamConfig(**{"batch_size": 10, "image_px": PX, "num_threads": 2, **(stream or {})}),
+        stream=StreamConfig(**{"batch_size": 10, "num_threads": 2, **(stream or {})}),
         objective=ObjectiveConfig(**(objective or {})),
         optim=OptimConfig(**{"lr_peak": 2e-3, "warmup_steps": 2, **(optim or {})}),
         loop=LoopConfig(**{"num_steps": 7, "log_every": 1, "save_every": 2, **(loop or {})}),
@@ -147,7 +146,7 @@ def test_the_command_line_killed_on_its_way_is_gone_on_with(shapes, tmp_path):
     out = tmp_path / "killed"
     # fmt: off
     arguments = [
-        "train", "emoji.debug_student_plain", "--data", shapes, "--out", out, "--stream.image-px", str(PX),
+        "train", "emoji.debug_student_plain", "--data", shapes, "--out", out, "--track.no-tensorboard",
         "--loop.num-steps", "5", "--loop.save-every", "2", "--loop.average-decay", "0.9",
     ]
     # fmt: on
@@ -163,7 +162,6 @@ def test_the_command_line_killed_on_its_way_is_gone_on_with(shapes, tmp_path):
     run = recipe("emoji.debug_student_plain")
     run = replace(
         run,
-        stream=replace(run.stream, image_px=PX),
         loop=replace(run.loop, num_steps=5, save_every=2, average_decay=0.9),
     )
     # The same run, as the recipe and the function know it, in another process.
@@ -334,12 +332,33 @@ def test_settings_that_need_each_other_are_told():
         config(objective={"synthetic_weight": 0.5})
 
 
-def test_pictures_of_another_size_than_the_models_are_told(shapes, tmp_path):
-    with pytest.raises(
-        ValueError, match=f"stream.image_px is 7 but pocketclip_tiny takes pictures of {PX} px"
-    ):
-        train(config(stream={"image_px": 7}), data=shapes, out=tmp_path / "out")
-    assert not (tmp_path / "out").exists()
+def test_pictures_and_texts_of_another_size_make_the_model_one_for_them(shapes, tmp_path):
+    run = config(
+        variant="pocketclip_tiny_vit", stream={"image_px": 32}, loop={"num_steps": 1}, context_length=30
+    )
+    trained = load(train(run, data=shapes, out=tmp_path))
+    assert trained.config.preprocess.size == trained.config.model.image.image_px == 32
+    assert trained.config.tokenizer.context_length == trained.config.model.text.context_length == 30
+    with pytest.raises(ValueError, match="not a multiple of"):
+        train(replace(run, stream=replace(run.stream, image_px=33)), data=shapes, out=tmp_path / "odd")
+
+
+def test_a_batch_of_all_processes_is_taken_in_parts_that_fit(shapes, tmp_path):
+    run = config(global_batch=12, stream={"batch_size": 5}, loop={"num_steps": 2})
+    parts = config(stream={"batch_size": 12}, loop={"num_steps": 2, "parts": 3})
+    one, other = (train(c, data=shapes, out=tmp_path / n) for n, c in (("a", run), ("b", parts)))
+    weights = load(other).model.state_dict()
+    assert all(torch.equal(value, weights[name]) for name, value in load(one).model.state_dict().items())
+    assert load(one).config.run["config"]["global_batch"] == 12
+
+
+def test_recomputed_activations_change_no_weight(shapes, tmp_path):
+    run = config(loop={"num_steps": 2})
+    one = train(run, data=shapes, out=tmp_path / "kept")
+    other = train(replace(run, gradient_checkpointing=True), data=shapes, out=tmp_path / "recomputed")
+    weights = load(other).model.state_dict()
+    for name, value in load(one).model.state_dict().items():
+        torch.testing.assert_close(weights[name], value, rtol=0, atol=1e-5)
 
 
 def test_plain_shards_for_a_reinforced_recipe_are_told(shapes, tmp_path):

@@ -21,15 +21,14 @@ from pocketclip.cli.describe import Describe
 from pocketclip.cli.extras import require
 from pocketclip.cli.hub import Upload
 from pocketclip.cli.shards import Pack, Reinforce
-from pocketclip.cli.terminal import drop_output, flush_output, readable_streams, say, sentence
+from pocketclip.cli.terminal import drop_output, flush_output, readable_streams, say, sentence, who
+from pocketclip.cli.train import Train, TrainRecipe
 from pocketclip.cli.verbs import (
     Demo,
     Evaluate,
     Export,
     Index,
     Search,
-    Train,
-    TrainRecipe,
     UsageError,
     Verb,
 )
@@ -85,7 +84,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 raise
             text, code = sentence(error), 1
         # The exception is gone by now, and with it its frames: progress bars have drawn their last line.
-        print(f"error: {text}", file=sys.stderr, flush=True)
+        print(f"error{who()}: {text}", file=sys.stderr, flush=True)
         return code
 
 

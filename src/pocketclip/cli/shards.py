@@ -147,7 +147,7 @@ class Reinforce:
         from pocketclip.reinforce import EngineConfig, ReinforceConfig, reinforce
 
         config = ReinforceConfig(
-            teachers=tuple(_teacher(text) for text in self.teacher),
+            teachers=tuple(parse_teacher(text) for text in self.teacher),
             captioners=tuple(_captioner(text, num_captions=self.captions) for text in self.captioner),
             num_views=self.views,
             augment=self.augment,
@@ -176,7 +176,7 @@ class Reinforce:
         return _shards_outcome(index, self.out, all_in="manifest.jsonl")
 
 
-def _teacher(text: str) -> TeacherSpec:
+def parse_teacher(text: str) -> TeacherSpec:
     """NAME=SOURCE[@SCALE], or the path of a checkpoint, named after its run's folder."""
     from pocketclip.reinforce import TeacherSpec
 
@@ -193,7 +193,7 @@ def _teacher(text: str) -> TeacherSpec:
             if source.partition(":")[0] in _WITH_REVISION:
                 return TeacherSpec(name=name, source=source)
             raise UsageError(
-                f"--teacher {text}: the logit scale after @ must be a number, got {scale!r}"
+                f"teacher {text}: the logit scale after @ must be a number, got {scale!r}"
             ) from None
         raise
 

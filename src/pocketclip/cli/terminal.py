@@ -1,4 +1,7 @@
-"""What a terminal, a log file or a pipe gets to see: progress as lines, errors as one sentence, no noise from pipes."""
+"""What a terminal, a log file or a pipe gets to see: progress as lines, errors as one sentence, no noise from pipes.
+
+Of several processes that torchrun started only the first prints results; the others' errors say whose they are.
+"""
 
 from __future__ import annotations
 
@@ -96,8 +99,16 @@ def sentence(error: BaseException) -> str:
     return text or type(error).__name__
 
 
+def who() -> str:
+    """` of process N` in a process that torchrun started after its first, else nothing."""
+    rank = os.environ.get("RANK", "0")
+    return "" if rank == "0" else f" of process {rank}"
+
+
 def say(text: str) -> None:
-    """Prints on standard output; see `flush_output`."""
+    """Prints on standard output, in the first process; see `flush_output`."""
+    if who():
+        return
     with _standard_output():
         print(text, flush=True)
 

@@ -19,7 +19,6 @@ from tyro.conf import Positional, arg
 from pocketclip.cli.extras import require
 
 if TYPE_CHECKING:
-    from pocketclip.recipes.run import RecipeRun
     from pocketclip.search import Hit
 
 
@@ -46,59 +45,6 @@ class Verb(Protocol):
     def run(self) -> Outcome:
         """Does it."""
         ...
-
-
-@dataclass(frozen=True, kw_only=True)
-class Train:
-    """Train a recipe on plain or reinforced shards; an interrupted run goes on where it was.
-
-    Examples:
-        pocketclip train --list
-        pocketclip train emoji.student_plain --data emoji/ --out runs/plain
-        pocketclip train emoji.student_reinforced --data reinforced/ --out runs/kd --loop.num-steps 500
-        pocketclip train emoji.student_plain --help    (every setting of the recipe)
-    """
-
-    recipe: Annotated[Positional[str], arg(help_behavior_hint="(required)")] = ""
-    """Name of a recipe."""
-    data: Annotated[Path | None, arg(help_behavior_hint="(required)")] = None
-    """Folder of shards; reinforced ones for a reinforced recipe."""
-    out: Annotated[Path | None, arg(help_behavior_hint="(required)")] = None
-    """The run's folder."""
-    validation: Annotated[Path | None, arg(help_behavior_hint="(default: none)")] = None
-    """Packed folder whose validation split is evaluated as the run goes."""
-    list: bool = False
-    """List the recipes."""
-    json: bool = False
-    """Print JSON."""
-
-    def run(self) -> Outcome:
-        """Lists the recipes; runs are `TrainRecipe`'s."""
-        from pocketclip.recipes.registry import RECIPES
-
-        lines = {name: (make.__doc__ or "").splitlines()[0] for name, make in RECIPES.items()}
-        return Outcome("\n".join(f"{name:32} {line}" for name, line in lines.items()), lines)
-
-
-@dataclass(frozen=True)
-class TrainRecipe:
-    """`pocketclip train RECIPE`, its settings understood."""
-
-    asked: RecipeRun
-
-    @property
-    def json(self) -> bool:
-        """Whether a script reads the output."""
-        return self.asked.json
-
-    def run(self) -> Outcome:
-        """Trains."""
-        from pocketclip.recipes.run import train_recipe
-
-        asked = self.asked
-        require("train", (), device=asked.config.device)
-        checkpoint = train_recipe(asked.config, data=asked.data, out=asked.out, validation=asked.validation)
-        return Outcome(f"checkpoint: {checkpoint}", {"checkpoint": str(checkpoint)})
 
 
 @dataclass(frozen=True, kw_only=True)

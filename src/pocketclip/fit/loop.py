@@ -9,7 +9,7 @@ import sys
 import threading
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from types import FrameType
 from typing import Any, Generic, TypeVar
 
@@ -83,6 +83,11 @@ class LoopConfig:
             raise ValueError("patience counts evaluations without a better `best`: name that metric")
 
 
+def _no_units(_: nn.Module) -> Iterable[nn.Module]:
+    """The whole model is put together at once."""
+    return ()
+
+
 class StoppedError(InterruptedError):
     """A signal asked the run to end; its state is saved."""
 
@@ -105,7 +110,7 @@ class Hooks:
     evaluate: Callable[[nn.Module], Mapping[str, float]] | None = None
     record: Callable[[Mapping[str, float]], None]
     label: str
-    units: Callable[[nn.Module], Iterable[nn.Module]] = field(default=lambda _: ())
+    units: Callable[[nn.Module], Iterable[nn.Module]] = _no_units
 
 
 def fit(
@@ -137,7 +142,7 @@ def fit(
             undisturbed run, bit for bit.
 
     Returns:
-        The model's state dict, whole, on every process.
+        The model's state dict: every tensor [D0, D1, ...] whole, on every process.
 
     Raises:
         ValueError: the gradient was not finite too often; the last saved state stands.

@@ -33,11 +33,14 @@ class Objective(Protocol[BatchT]):
         ...
 
     def encode(self, model: nn.Module, batch: BatchT) -> tuple[Tensor, ...]:
-        """Outputs of the model for a batch: tensors of B rows each, and 0-d ones that do not depend on the batch."""
+        """Outputs of the model for a batch: tensors [B, ...], and 0-d ones that do not depend on the batch."""
         ...
 
     def loss(self, outputs: tuple[Tensor, ...], batch: BatchT) -> Mapping[str, Tensor]:
-        """Scalars by name; `loss` is minimised. The mean over processes of `loss` is the loss of all their rows."""
+        """0-d terms by name, of the `outputs` of `encode`, [B, ...] or 0-d each.
+
+        `loss` is minimised. The mean over processes of `loss` is the loss of all their rows.
+        """
         ...
 
 

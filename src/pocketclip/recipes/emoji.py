@@ -35,7 +35,7 @@ def teacher_conv() -> TrainConfig:
         name="emoji.teacher_conv",
         variant="pocketclip_tiny_teacher",
         seed=1,
-        stream=StreamConfig(batch_size=BATCH_SIZE, image_px=48, augment=VIEWS, seed=1, cache_mb=256),
+        stream=StreamConfig(batch_size=BATCH_SIZE, augment=VIEWS, seed=1, cache_mb=256),
         optim=OptimConfig(lr_peak=2e-3, warmup_steps=50),
         loop=LoopConfig(num_steps=TEACHER_STEPS["conv"], evaluate_every=100),
     )
@@ -60,7 +60,7 @@ def student_plain(*, seed: int = 0) -> TrainConfig:
         name="emoji.student_plain",
         variant="pocketclip_tiny",
         seed=seed,
-        stream=StreamConfig(batch_size=BATCH_SIZE, image_px=48, augment=VIEWS, seed=seed, cache_mb=256),
+        stream=StreamConfig(batch_size=BATCH_SIZE, augment=VIEWS, seed=seed, cache_mb=256),
         optim=OptimConfig(lr_peak=2e-3, warmup_steps=50),
         loop=LoopConfig(num_steps=STUDENT_STEPS, evaluate_every=50),
     )
@@ -81,14 +81,3 @@ def reinforcement(teachers: dict[str, Path]) -> ReinforceConfig:
     """Two teachers, eight views of each picture."""
     specs = tuple(TeacherSpec(name=name, source=str(path)) for name, path in sorted(teachers.items()))
     return ReinforceConfig(teachers=specs, num_views=8, augment=VIEWS)
-
-
-def debug(config: TrainConfig) -> TrainConfig:
-    """The debug twin: the same run, a few small steps."""
-    return replace(
-        config,
-        name=config.name.replace("emoji.", "emoji.debug_"),
-        stream=replace(config.stream, batch_size=16),
-        optim=replace(config.optim, warmup_steps=2),
-        loop=replace(config.loop, num_steps=6, evaluate_every=3, save_every=2, log_every=1),
-    )

@@ -5,28 +5,42 @@ from __future__ import annotations
 import difflib
 from collections.abc import Callable, Mapping
 
-from pocketclip.recipes import emoji
+from pocketclip.recipes import emoji, mobileclip, mobileclip2
+from pocketclip.recipes.debug import debug
 from pocketclip.train import TrainConfig
 
-_EMOJI: Mapping[str, Callable[[], TrainConfig]] = {
-    "teacher_conv": emoji.teacher_conv,
-    "teacher_vit": emoji.teacher_vit,
-    "student_plain": emoji.student_plain,
-    "student_reinforced": emoji.student_reinforced,
+_MADE: Mapping[str, Callable[[], TrainConfig]] = {
+    "emoji.teacher_conv": emoji.teacher_conv,
+    "emoji.teacher_vit": emoji.teacher_vit,
+    "emoji.student_plain": emoji.student_plain,
+    "emoji.student_reinforced": emoji.student_reinforced,
+    "mobileclip2.s0": mobileclip2.s0,
+    "mobileclip2.s2": mobileclip2.s2,
+    "mobileclip2.b": mobileclip2.b,
+    "mobileclip2.s3": mobileclip2.s3,
+    "mobileclip2.s4": mobileclip2.s4,
+    "mobileclip2.l_14": mobileclip2.l_14,
+    "mobileclip2.ablation_dfndr": mobileclip2.ablation_dfndr,
+    "mobileclip2.ablation_datacompdr": mobileclip2.ablation_datacompdr,
+    "mobileclip2.ablation_plain": mobileclip2.ablation_plain,
+    "mobileclip.s0": mobileclip.s0,
+    "mobileclip.s1": mobileclip.s1,
+    "mobileclip.s2": mobileclip.s2,
+    "mobileclip.b": mobileclip.b,
 }
 
 
 def _twin(name: str, make: Callable[[], TrainConfig]) -> Callable[[], TrainConfig]:
-    def debug() -> TrainConfig:
-        return emoji.debug(make())
+    def twin() -> TrainConfig:
+        return debug(make())
 
-    debug.__doc__ = f"Debug twin of emoji.{name}: a few small steps."
-    return debug
+    twin.__doc__ = f"Debug twin of {name}: a few small steps."
+    return twin
 
 
 RECIPES: Mapping[str, Callable[[], TrainConfig]] = {
-    **{f"emoji.{name}": make for name, make in _EMOJI.items()},
-    **{f"emoji.debug_{name}": _twin(name, make) for name, make in _EMOJI.items()},
+    **_MADE,
+    **{name.replace(".", ".debug_"): _twin(name, make) for name, make in _MADE.items()},
 }
 
 

@@ -58,20 +58,30 @@ class Objective:
         preprocess: the model's mean and standard deviation.
         device: where the model is; pixels travel as uint8 and are normalised there.
         ranks: the processes that train together; None trains alone.
+        frozen: parts of the model that stay in evaluation mode.
     """
 
     def __init__(
-        self, config: ObjectiveConfig, *, preprocess: Preprocess, device: str, ranks: Ranks | None = None
+        self,
+        config: ObjectiveConfig,
+        *,
+        preprocess: Preprocess,
+        device: str,
+        ranks: Ranks | None = None,
+        frozen: Sequence[nn.Module] = (),
     ) -> None:
         self.config = config
         self.device = device
         self.ranks = ranks or Ranks()
+        self._frozen = frozen
         self._mean_C11 = torch.tensor(preprocess.mean, device=device).view(3, 1, 1)
         self._std_C11 = torch.tensor(preprocess.std, device=device).view(3, 1, 1)
 
     @torch.no_grad()
     def prepare(self, model: nn.Module) -> None:
-        """CLIP's bound: a softmax sharper than 100 is unstable (Radford et al., 2021, section 2.5).
+        """Before each step: the logit scale is bounded, and frozen parts are put to rest.
+
+        CLIP's bound: a softmax sharper than 100 is unstable (Radford et al., 2021, section 2.5).
 
         The parameter itself is bounded, before each step. A clamp of the output would have no gradient above the
         bound: a scale that once went beyond could never come back.
@@ -79,6 +89,8 @@ class Objective:
         log_scale = model.logit_scale
         assert isinstance(log_scale, Tensor)
         log_scale.clamp_(max=math.log(MAX_LOGIT_SCALE))
+        for module in self._frozen:  # the loop has just put the whole model into training mode
+            module.eval()
 
     def split(self, batch: Batch, *, parts: int) -> Sequence[Batch]:
         """`batch` in `parts` parts of nearly equal size, or as many as it has samples."""

@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, cast
 
-import torch
 from torch import nn
 
-from pocketclip.checkpoint import Loaded, create, load, save, save_state, variant_config
+from pocketclip.checkpoint import Loaded, load, save, save_state
+from pocketclip.checkpoint.loaded import assemble
 from pocketclip.data.index import split_shards
-from pocketclip.data.stream import Batch, Position, Stream, StreamConfig
+from pocketclip.data.stream import Batch, Position, Stream
 from pocketclip.fit import (
     Hooks,
     Journal,
-    LoopConfig,
-    OptimConfig,
     Ranks,
     Saver,
     State,
@@ -27,49 +25,14 @@ from pocketclip.fit import (
     joined_ranks,
     open_trackers,
 )
+from pocketclip.train.config import TrainConfig
 from pocketclip.train.folder import RunFolder
-from pocketclip.train.objective import Objective, ObjectiveConfig
+from pocketclip.train.objective import Objective
+from pocketclip.train.online import OnlineTeacher, teach
 from pocketclip.train.record import describe_run
+from pocketclip.train.start import freeze, starting_model
 
 Evaluator = Callable[[nn.Module], Mapping[str, float]]
-
-
-@dataclass(frozen=True, kw_only=True)
-class TrainConfig:
-    """A complete run.
-
-    Attributes:
-        name: of the recipe.
-        variant: of the model.
-        seed: of the initial weights and everything drawn in the towers.
-        split: of the data folder.
-        stream: samples to batches.
-        objective: the loss and its weights.
-        optim: optimizer and schedule.
-        loop: lengths and intervals.
-        device: where to train.
-    """
-
-    name: str
-    variant: str
-    seed: int = 0
-    split: str = "train"
-    stream: StreamConfig
-    objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
-    optim: OptimConfig = field(default_factory=OptimConfig)
-    loop: LoopConfig
-    device: Literal["cpu", "cuda", "mps"] = "cpu"
-
-    def __post_init__(self) -> None:
-        if self.objective.distill_weight > 0.0 and not self.stream.replay:
-            raise ValueError(
-                "objective.distill_weight needs the teachers' embeddings of reinforced shards: set stream.replay"
-            )
-        if self.objective.synthetic_weight > 0.0 and self.stream.synthetic is None:
-            raise ValueError(
-                "objective.synthetic_weight needs synthetic captions: set stream.synthetic to the captioners' names, "
-                "a regular expression ('.*' for all)"
-            )
 
 
 def train(
@@ -79,6 +42,7 @@ def train(
     out: Path,
     evaluate: Evaluator | None = None,
     track: TrackConfig | None = None,
+    teachers: Sequence[OnlineTeacher] = (),
 ) -> Path:
     """Trains, or goes on training, and returns the checkpoint's path; under torchrun, with all its processes.
 
@@ -89,63 +53,81 @@ def train(
             states/ while it runs, checkpoint.safetensors at its end.
         evaluate: called by the loop with a model in evaluation mode.
         track: where curves go besides metrics.jsonl; None for nowhere.
+        teachers: those of `config.online`, made ready.
 
     Raises:
         ValueError: the folder holds another run; shards and recipe do not fit; training has diverged.
+        FileNotFoundError: there are no such data, or no such checkpoint to begin with.
         StoppedError: SIGTERM came; the same call goes on.
     """
-    _check_size(config)
-    record = describe_run(config, data=data)
+    if [teacher.name for teacher in teachers] != [spec.name for spec in config.online]:
+        raise ValueError(f"recipe {config.name}: the teachers must be those of config.online, in its order")
+    start = starting_model(config) if config.start is not None else None
+    digest = start.digest if start else None
+    record = describe_run(config, data=data, start_digest=digest, teachers=teachers)
     folder = RunFolder(out, record)
     if folder.checkpoint.is_file():
         folder.clear()  # of a run killed between its checkpoint and its end
         return folder.checkpoint
+    job = _Job(
+        config=config,
+        data=data,
+        folder=folder,
+        record=record,
+        start=start or starting_model(config),  # random weights are drawn only for a run that is not done
+        teachers=teachers,
+        evaluate=evaluate,
+        track=track,
+    )
     with joined_ranks(config.device) as ranks:
-        _train(config, data=data, folder=folder, record=record, evaluate=evaluate, track=track, ranks=ranks)
+        _train(replace(job, config=config.shared_out(ranks.size)), ranks=ranks)
         ranks.wait()
     return folder.checkpoint
 
 
-def _train(
-    config: TrainConfig,
-    *,
-    data: Path,
-    folder: RunFolder,
-    record: dict[str, Any],
-    evaluate: Evaluator | None,
-    track: TrackConfig | None,
-    ranks: Ranks,
-) -> None:
-    start = _initial(config, ranks=ranks)
+@dataclass(frozen=True, kw_only=True)
+class _Job:
+    """Everything about a run that is not done."""
+
+    config: TrainConfig
+    data: Path
+    folder: RunFolder
+    record: dict[str, Any]
+    start: Loaded
+    teachers: Sequence[OnlineTeacher]
+    evaluate: Evaluator | None
+    track: TrackConfig | None
+
+
+def _train(job: _Job, *, ranks: Ranks) -> None:
+    config, folder = job.config, job.folder
     state = folder.latest_state()
+    device = f"cuda:{ranks.local_rank}" if config.device == "cuda" else config.device
+    model = job.start.to(device).model
+    model.set_gradient_checkpointing(config.gradient_checkpointing)
+    objective = Objective(
+        config.objective,
+        preprocess=job.start.config.preprocess,
+        device=config.device,
+        ranks=ranks,
+        frozen=freeze(model, config.freeze),
+    )
     with ExitStack() as stack:
-        stream = stack.enter_context(
-            Stream(
-                split_shards(data, config.split),
-                config=config.stream,
-                tokenizer=start.tokenizer,
-                position=Position(*state["position"]) if state else None,
-                rank=ranks.rank,
-                num_ranks=ranks.size,
-            )
-        )
-        hooks = Hooks(save=_nowhere, record=_nowhere, evaluate=evaluate, label=config.name, units=_units)
+        stream = stack.enter_context(_stream(job, state=state, ranks=ranks))
+        hooks = Hooks(save=_nowhere, record=_nowhere, evaluate=job.evaluate, label=config.name, units=_units)
         if ranks.is_first:
             folder.claim()  # only now: shards that do not fit leave the folder free
             step = state["step"] if state else 0
             hooks = replace(
                 hooks,
                 save=_keeper(stream, folder=folder, keep=config.loop.keep_states, stack=stack),
-                record=_recorder(folder, record=record, track=track, step=step, stack=stack),
-                keep_best=lambda model: _save(folder.best, model, start=start, record=record),
+                record=_recorder(folder, record=job.record, track=job.track, step=step, stack=stack),
+                keep_best=lambda best: _save(folder.best, best, job=job),
             )
-        objective = Objective(
-            config.objective, preprocess=start.config.preprocess, device=config.device, ranks=ranks
-        )
         weights = fit(
-            start.model.train(),
+            model.train(),
             objective=objective,
-            batches=_listing_dropped(stream, folder=folder),
+            batches=teach(_listing_dropped(stream, folder=folder), job.teachers),
             num_samples=_num_samples,
             optim=config.optim,
             loop=config.loop,
@@ -156,28 +138,27 @@ def _train(
         )
     ranks.wait()  # every process has listed what it dropped
     if ranks.is_first:
-        record["dropped"] = [asdict(dropped) for dropped in folder.dropped()]
-        kept = create(config.variant).model
-        kept.load_state_dict(weights)
+        job.record["dropped"] = [asdict(dropped) for dropped in folder.dropped()]
         if folder.best.is_file():
-            kept = load(folder.best).model
-        _save(folder.checkpoint, kept, start=start, record=record)
+            kept = load(folder.best)
+        else:
+            on_cpu = {name: value.cpu() for name, value in weights.items()}
+            kept = assemble(on_cpu, config=job.start.config, tokenizer=job.start.tokenizer)
+        _save(folder.checkpoint, kept.model, job=job)
         folder.clear()
 
 
-def _check_size(config: TrainConfig) -> None:
-    wanted = variant_config(config.variant).preprocess.size
-    if config.stream.image_px != wanted:
-        raise ValueError(
-            f"recipe {config.name}: stream.image_px is {config.stream.image_px} but {config.variant} takes pictures of "
-            f"{wanted} px: set stream.image_px to that"
-        )
-
-
-def _initial(config: TrainConfig, *, ranks: Ranks) -> Loaded:
-    torch.manual_seed(config.seed)
-    device = f"cuda:{ranks.local_rank}" if config.device == "cuda" else config.device
-    return create(config.variant).to(device)
+def _stream(job: _Job, *, state: State | None, ranks: Ranks) -> Stream:
+    size = job.start.config.preprocess.size
+    return Stream(
+        split_shards(job.data, job.config.split),
+        config=replace(job.config.stream, image_px=size),
+        tokenizer=job.start.tokenizer,
+        position=Position(*state["position"]) if state else None,
+        rank=ranks.rank,
+        num_ranks=ranks.size,
+        extra_px=sorted({teacher.image_px for teacher in job.teachers}),
+    )
 
 
 def _units(model: nn.Module) -> list[nn.Module]:
@@ -227,8 +208,9 @@ def _listing_dropped(stream: Stream, *, folder: RunFolder) -> Iterator[Batch]:
         yield batch
 
 
-def _save(path: Path, model: nn.Module, *, start: Loaded, record: Mapping[str, Any]) -> None:
-    save(path, cast("Any", model), config=replace(start.config, run=record), tokenizer=start.tokenizer)
+def _save(path: Path, model: nn.Module, *, job: _Job) -> None:
+    config = replace(job.start.config, run=job.record)
+    save(path, cast("Any", model), config=config, tokenizer=job.start.tokenizer)
 
 
 def _nowhere(_: object) -> None:
