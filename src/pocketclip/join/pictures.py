@@ -10,7 +10,7 @@ from types import TracebackType
 
 from pocketclip.data.foreign.fields import make_key
 from pocketclip.data.foreign.published import read_details
-from pocketclip.data.foreign.tars import Group, read_groups
+from pocketclip.data.foreign.tars import Group, picture_of, read_groups
 from pocketclip.data.shard import ShardReader
 from pocketclip.join.config import PictureSources
 from pocketclip.join.fetch import Wanted, fetch
@@ -54,7 +54,8 @@ class Pictures:
         self._index = ImageIndex(
             work / INDEX_FILE, sources=sources.images, captions=sources.captions, report=report
         )
-        self._ledger = Ledger(out / LEDGER_FILE)
+        needed = sources.download is not None or (out / LEDGER_FILE).exists()
+        self._ledger = Ledger(out / LEDGER_FILE) if needed else None
         self._before: ShardReader | None = None
         self._rows: dict[str, int] = {}
         self._failed: dict[str, str] = {}
@@ -68,7 +69,8 @@ class Pictures:
     ) -> None:
         self._close_before()
         self._index.__exit__(kind, error, trace)
-        self._ledger.__exit__(kind, error, trace)
+        if self._ledger is not None:
+            self._ledger.__exit__(kind, error, trace)
 
     def caption(self, uid: str) -> str | None:
         """The ground-truth caption of a picture in the table of captions."""
@@ -118,6 +120,8 @@ class Pictures:
     def _fetch(self, lacking: list[tuple[str, str | None, str | None]], *, at_hand: set[str]) -> int:
         """Downloads what is nowhere; the number of pictures that are there now."""
         self._failed = {}
+        if self._ledger is None:
+            return 0
         known = self._ledger.get(uid for uid, _, _ in lacking)
         wanted: list[Wanted] = []
         num_there = 0
@@ -165,9 +169,9 @@ def _taken_over(reader: ShardReader, row: int) -> Found:
 
 
 def _details(unit: Unit) -> Iterator[tuple[str, str | None, str | None]]:
-    """Uid, address and hash of every readable sample of a published shard."""
+    """Uid, address and hash of every readable sample of a published shard that has no picture with it."""
     for group in read_groups(unit.path, only=_DETAILS):
-        if isinstance(group, Group):
+        if isinstance(group, Group) and picture_of(group.members) is None:
             try:
                 yield read_details(group)
             except ValueError:  # the join says so

@@ -93,7 +93,7 @@ def join(
         return _report(out, plan)
     done = DoneList(out / _DONE_FILE, digest=digest)
     _work(plan, out, done=done, config=config, sources=pictures)
-    _finish(plan, out, done=done)
+    _finish(plan, out, done=done, config=config)
     return _report(out, plan)
 
 
@@ -225,7 +225,7 @@ def _make(
     }
 
 
-def _finish(plan: Plan, out: Path, *, done: DoneList) -> None:
+def _finish(plan: Plan, out: Path, *, done: DoneList, config: JoinConfig) -> None:
     """Writes the lists and, last, the index."""
     summary = _Summary()
     with publish_file(out / MANIFEST_FILE) as manifest, publish_file(out / MISSING_FILE) as missing:
@@ -235,7 +235,7 @@ def _finish(plan: Plan, out: Path, *, done: DoneList) -> None:
                 missing.write(manifest_line(unit.name, asdict(one)))
             summary.add(unit, facts)
         summary.check(plan)
-    write_index(out, summary.index(plan))
+    write_index(out, summary.index(plan, config=config))
     shutil.rmtree(out / _WORK, ignore_errors=True)
 
 
@@ -298,7 +298,7 @@ class _Summary:
                 f"not one sample of {plan.source} can be joined{first}; with more pictures, look again (--retry)"
             )
 
-    def index(self, plan: Plan) -> ShardIndex:
+    def index(self, plan: Plan, *, config: JoinConfig) -> ShardIndex:
         errors: JsonValue = {table: asdict(error) for table, (error, _) in sorted(self._errors.items())}
         num_views: JsonValue = sorted(self._num_views)[0] if len(self._num_views) == 1 else None
         teachers: JsonValue = [dict(asdict(teacher)) for teacher in plan.teachers]
@@ -310,6 +310,7 @@ class _Summary:
                 "digest": plan.config_digest,
                 "data_digest": plan.data_digest,
                 "num_views": num_views,
+                "codec": config.codec,
                 "teachers": teachers,
                 "errors": errors,
                 "num_dropped": self._num_missing,

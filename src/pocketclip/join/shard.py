@@ -24,7 +24,7 @@ from pocketclip.data.foreign.published import PublishedSample, read_details, rea
 from pocketclip.data.foreign.published_picture import as_published
 from pocketclip.data.foreign.published_teachers import split_columns
 from pocketclip.data.foreign.published_views import ViewLayout, extent, read_view
-from pocketclip.data.foreign.tars import Group, read_groups
+from pocketclip.data.foreign.tars import Group, picture_of, read_groups
 from pocketclip.data.index import Dropped
 from pocketclip.data.picture import PictureError
 from pocketclip.data.reinforcement import BLOCK_NAME, Embeddings, ReinforcementWriter, TeacherRecord
@@ -217,7 +217,8 @@ def _task(
     except ValueError as error:
         unreadable = Missing(uid=group.key, url=None, reason=f"{_UNREADABLE}: {error}")
         return lambda: unreadable
-    get = find(make_key(uid), uid, url)
+    picture = picture_of(group.members)
+    get = (lambda: Found(image=picture.data)) if picture is not None else find(make_key(uid), uid, url)
     if isinstance(get, str):
         gone = Missing(uid=uid, url=url, reason=get)
         return lambda: gone
