@@ -13,7 +13,7 @@ import signal
 import sys
 import threading
 from collections import deque
-from contextlib import ExitStack
+from contextlib import ExitStack, redirect_stdout
 from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
@@ -26,8 +26,12 @@ if TYPE_CHECKING:
     from ray import ObjectRef
     from ray.actor import ActorHandle
 
+# Ray starts workers ahead and waits for them. On a busy machine it gives them up after a minute, and waits for ever.
+_PATIENT = {"prestart_worker_first_driver": False, "worker_register_timeout_seconds": 600}
 _PLASMA_BYTES = 80 << 20  # about the least that Ray takes
 _STARTS = 3  # tries
+_LOOK_S = 1.0  # between two looks at signals
+_SHOWN = 200  # characters of what Ray has to say
 _FRUITLESS = 3  # actors in a row that fail to start, before the run gives up
 
 
@@ -73,7 +77,7 @@ class RayCrew:
         while len(self._starting) < self._engine.min_workers:
             self._start()
         while True:
-            for ref in self._ended(self._starting, seconds=None):
+            for ref in self._ended(self._starting, seconds=_LOOK_S):
                 ensemble = self._started(ref)
                 if ensemble is not None:
                     return ensemble
@@ -112,6 +116,8 @@ class RayCrew:
     def _connect(self) -> None:
         """Joins the cluster, or starts one."""
         engine = self._engine
+        # Ray prints what its daemon has to say on standard output, which is for results.
+        self._resources.enter_context(redirect_stdout(sys.stderr))
         quiet = {"log_to_driver": False, "logging_level": logging.CRITICAL}
         handler = signal.getsignal(signal.SIGTERM)
         if self._ray.is_initialized():
@@ -143,6 +149,7 @@ class RayCrew:
                     dashboard_host="127.0.0.1",
                     object_store_memory=_PLASMA_BYTES,
                     _temp_dir=str(folder),
+                    _system_config=_PATIENT,
                     **quiet,
                 )
             except Exception as error:  # on a busy machine Ray gives up after 30 s, with no more than this
@@ -160,8 +167,7 @@ class RayCrew:
 
     def _cores(self) -> int:
         """Of an actor."""
-        on_cpu = self._task.config.device == "cpu"
-        return (self._task.config.num_threads or 1) if on_cpu else 1
+        return self._task.num_threads if self._task.config.device == "cpu" else 1
 
     def _room_for(self) -> int:
         """Actors that the cluster has room for now."""
@@ -212,7 +218,7 @@ class RayCrew:
         except self._ray.exceptions.RayTaskError as error:
             raise error.cause from error
 
-    def _ended(self, refs: dict, *, seconds: float | None) -> list[ObjectRef]:
+    def _ended(self, refs: dict, *, seconds: float) -> list[ObjectRef]:
         if not refs:
             return []
         ended, _ = self._ray.wait(list(refs), num_returns=1, timeout=seconds)
@@ -231,5 +237,6 @@ class RayCrew:
 
 
 def _one_line(error: BaseException) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[0] if lines else type(error).__name__
+    text = " ".join(str(error).split()) or type(error).__name__
+    text = text.rpartition("The actor is dead because ")[2]
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."

@@ -170,8 +170,12 @@ class Ledger:
             self._compare(config_digest=begun.config_digest, data_digest=begun.data_digest, run=run)
         else:
             self._out.put_once(RUN_FILE, _line({"version": _VERSION, **asdict(run)}))
-        self._out.delete_folder(PARTIAL)
+        self.sweep()
         return None
+
+    def sweep(self) -> None:
+        """Removes what killed workers left half-made. Nobody may be at work."""
+        self._out.delete_folder(PARTIAL)
 
     def mark(self, marker: Marker) -> None:
         """Marks a shard done; the first of two markers stays."""
@@ -215,7 +219,7 @@ class Ledger:
     def _clear(self) -> None:
         self._out.delete(FAILURES_FILE)
         self._out.delete_folder(DONE)
-        self._out.delete_folder(PARTIAL)
+        self.sweep()
 
     def _run(self) -> Run | None:
         try:

@@ -66,15 +66,20 @@ def reinforce(
     task = Task(
         config=config, source=plan.place, out=target, engine=engine.kind, num_loaders=engine.num_loaders
     )
-    with _interrupted_by_termination(), closing(_crew(task, engine)) as crew:
-        ensemble = crew.open()
-        digest = _digest(config, ensemble)
-        assert config.num_threads is not None
-        run = Run(config_digest=digest, data_digest=plan.digest, num_threads=config.num_threads)
-        index = ledger.claim(run)
-        if index is not None:
-            return index
-        _work(plan, crew, ledger=ledger, digest=digest, engine=engine)
+    is_ours = False
+    try:
+        with _interrupted_by_termination(), closing(_crew(task, engine)) as crew:
+            ensemble = crew.open()
+            digest = _digest(config, ensemble)
+            run = Run(config_digest=digest, data_digest=plan.digest, num_threads=task.num_threads)
+            index = ledger.claim(run)
+            if index is not None:
+                return index
+            is_ours = True
+            _work(plan, crew, ledger=ledger, digest=digest, engine=engine)
+    finally:
+        if is_ours:
+            ledger.sweep()
     return ledger.finish(plan, config=_facts(config, ensemble, run=run), num_views=config.num_views)
 
 

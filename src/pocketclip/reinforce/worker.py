@@ -41,6 +41,11 @@ class Task:
     engine: str
     num_loaders: int
 
+    @property
+    def num_threads(self) -> int:
+        """Of torch in each worker."""
+        return self.config.num_threads or 1
+
 
 @dataclass(frozen=True, kw_only=True)
 class Ensemble:
@@ -204,7 +209,7 @@ class Worker:
 
     def _set_threads(self) -> None:
         # Sums depend on it. It is a setting of the thread that computes, which need not be the one that opened.
-        torch.set_num_threads(self._task.config.num_threads or 1)
+        torch.set_num_threads(self._task.num_threads)
 
 
 def _failed(
