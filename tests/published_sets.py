@@ -215,3 +215,40 @@ def rounded(rows: np.ndarray) -> np.ndarray:
     import torch
 
     return torch.tensor(rows).bfloat16().float().numpy()
+
+
+# The other way: a reader of the same layouts, by the letter of their description.
+
+
+def read_tar(path: Path) -> dict[str, dict[str, bytes]]:
+    """uid -> extension -> bytes."""
+    groups: dict[str, dict[str, bytes]] = {}
+    with tarfile.open(path) as tar:
+        for member in tar:
+            uid, extension = member.name.split(".", 1)
+            groups.setdefault(uid, {})[extension] = tar.extractfile(member).read()
+    return groups
+
+
+def read_arrays(files: Mapping[str, bytes]) -> dict[str, np.ndarray]:
+    """The arrays of a sample in float32; npz wins where both are there."""
+    if "npz" in files:
+        with np.load(io.BytesIO(files["npz"]), allow_pickle=False) as arrays:
+            assert all(arrays[name].dtype == np.float32 for name in arrays.files)
+            return {name: arrays[name] for name in arrays.files}
+    import torch
+
+    tensors = torch.load(io.BytesIO(gzip.decompress(files["pth.gz"])), weights_only=True)
+    assert all(tensor.dtype == torch.bfloat16 for tensor in tensors.values())
+    return {name: tensor.float().numpy() for name, tensor in tensors.items()}
+
+
+def text_row(
+    arrays: Mapping[str, np.ndarray], key: str | None, number: int, *, num_gt: int = 1
+) -> np.ndarray:
+    """The row of ground-truth caption `number`, or of synthetic caption `number` of `key`."""
+    if key is None:
+        return arrays["text_emb"][number]
+    if len(arrays["text_emb"]) > num_gt:
+        return arrays["text_emb"][num_gt + number]
+    return arrays[f"{key}_emb"][number]
