@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from PIL import Image, __version__
+from PIL import Image, ImageEnhance, __version__
 
-from pocketclip.data.operations import jitter, resize
+from pocketclip.data.operations import OPERATIONS, jitter, magnitude, operate, resize
 
 INSTALLED = "pillow_13" if int(__version__.split(".")[0]) >= 13 else "pillow_12"
 FILTERS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
@@ -50,3 +50,48 @@ def test_hue_turns_whole_circles_and_leaves_grey_alone():
     assert max(turned[0], turned[2]) < 10
     one, other = (jitter(red, order=0, strengths=(1000, 1000, 1000, shift)) for shift in (128, -128))
     assert one.tobytes() == other.tobytes()
+
+
+@given(
+    st.integers(1, 40),
+    st.integers(1, 40),
+    st.integers(-30, 30),
+    st.sampled_from([1, 64, 255]),
+    st.integers(0, 99),
+)
+def test_sharpness_is_pillows(width, height, strength, step, seed):
+    levels = np.random.default_rng(seed).integers(0, 256, (height, width, 3))
+    image = Image.fromarray((levels // step * step).astype(np.uint8))
+    number = OPERATIONS.index("sharpness")
+    factor = 1.0 + magnitude(number, strength, num_bins=31, side=24)
+    expected = ImageEnhance.Sharpness(image).enhance(factor)
+    assert operate(image, number, strength, num_bins=31, side=24).tobytes() == expected.tobytes()
+
+
+@given(st.integers(1, 90), st.integers(1, 90), st.data())
+def test_a_box_of_all_is_no_box_and_a_box_of_whole_pixels_nearly_a_crop(width, height, data):
+    image = noise(width, height)
+    options = {"interpolation": "bilinear", "order": "pillow_13"}
+    whole = resize(image, 20, **options)
+    assert resize(image, 20, box=(0, 0, width, height), **options).tobytes() == whole.tobytes()
+    right, bottom = data.draw(st.integers(1, width)), data.draw(st.integers(1, height))
+    shown = resize(image, 20, box=(0, 0, right, bottom), **options)
+    crop = resize(image.crop((0, 0, right, bottom)), 20, **options)
+    inside = np.abs(np.asarray(shown).astype(int) - np.asarray(crop))[:10, :10]
+    # Only at the far border does the one look beyond it.
+    assert inside.max() == 0 or min(right, bottom) < 20
+
+
+@pytest.mark.parametrize(("width", "height"), [(200, 300), (40, 300), (40, 50)])
+def test_a_quick_resize_shrinks_otherwise_and_grows_the_same(width, height):
+    image = noise(width, height)
+    exact, quick = (
+        resize(image, 64, interpolation="bicubic", order="pillow_13", quick=quick) for quick in (False, True)
+    )
+    if max(width, height) <= 64:
+        assert quick.tobytes() == exact.tobytes()
+    else:
+        difference = np.abs(np.asarray(quick).astype(int) - np.asarray(exact))
+        assert 0 < difference.mean() < 12  # of noise, whose every pixel is another
+    options = {"interpolation": "bilinear", "order": "pillow_12"}
+    assert resize(image, 64, quick=True, **options).tobytes() == resize(image, 64, **options).tobytes()

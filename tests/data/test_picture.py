@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageOps
 
-from pocketclip.data.picture import MAX_PIXELS, PictureError, decode, probe, to_rgb
+from pocketclip.data.picture import MAX_PIXELS, PictureError, decode, open_picture, probe, to_rgb
 
 
 def encode(image, kind="PNG", **options):
@@ -194,6 +194,79 @@ def test_orientation_in_xmp_counts_and_is_applied_once():
     upright = np.asarray(gradient().transpose(Image.Transpose.ROTATE_270))
     assert np.array_equal(pixels_of(data), upright)
     assert np.array_equal(np.asarray(to_rgb(decode(data, name="it"), name="it")), upright)
+
+
+@given(st.sampled_from(["JPEG", "PNG", "WEBP"]), st.integers(0, 8), st.data())
+def test_a_region_is_that_part_of_the_whole_picture(kind, orientation, data):
+    file = encode(gradient(50, 70), kind, **({"exif": exif(orientation)} if orientation else {}))
+    whole = decode(file, name="it")
+    opened = open_picture(file, name="it")
+    assert opened.size == whole.size
+    left, right = sorted(data.draw(st.tuples(st.integers(0, whole.width - 1), st.integers(1, whole.width))))
+    top, bottom = sorted(data.draw(st.tuples(st.integers(0, whole.height - 1), st.integers(1, whole.height))))
+    right, bottom = max(right, left + 1), max(bottom, top + 1)
+    expected = whole.crop((left, top, right, bottom)).tobytes()
+    crop = (top, left, bottom - top, right - left)
+    for decoding in ("exact", "fast"):
+        region = opened.region(crop, at_least=10_000, decoding=decoding)
+        assert region.image.mode == "RGB"
+        assert region.box is None
+        assert region.image.tobytes() == expected
+    assert np.array_equal(np.asarray(opened.whole()), np.asarray(whole))
+
+
+def wave(size=512):
+    """A picture of low frequencies, 1 pixel of it is much alike the next."""
+    rows, columns = np.mgrid[0:size, 0:size] / size
+    pixels = np.stack([np.sin(9 * rows + i) * np.cos(7 * columns - i) for i in range(3)], axis=-1)
+    return Image.fromarray(np.rint(127.5 + 127 * pixels).astype(np.uint8))
+
+
+@pytest.mark.parametrize(
+    ("crop", "divisor"),
+    [
+        ((0, 0, 512, 512), 8),
+        ((3, 5, 500, 507), 4),
+        ((101, 33, 128, 300), 2),
+        ((101, 33, 300, 127), 1),
+        ((511, 0, 1, 512), 1),
+    ],
+)
+def test_fast_regions_are_scaled_as_far_as_their_shorter_side_allows(crop, divisor):
+    data = encode(wave(), "JPEG", quality=95)
+    region = open_picture(data, name="it").region(crop, at_least=64, decoding="fast")
+    top, left, height, width = crop
+    if divisor == 1:
+        assert region.box is None
+        return
+    x0, y0, x1, y1 = region.box
+    assert (x1 - x0, y1 - y0) == (width / divisor, height / divisor)
+    assert min(x0, y0) >= 0
+    assert max(region.image.width - x1, region.image.height - y1) < 1
+    # The same place: a shift by a pixel of the picture would be seen.
+    seen = region.image.resize((64, 64), Image.Resampling.BICUBIC, box=region.box)
+    exact = decode(data, name="it").crop((left, top, left + width, top + height))
+    exact = exact.resize((64, 64), Image.Resampling.BICUBIC)
+    assert np.abs(np.asarray(seen).astype(int) - np.asarray(exact)).mean() < 1
+
+
+def test_only_jpegs_are_scaled():
+    region = open_picture(encode(wave()), name="it").region((0, 0, 512, 512), at_least=64, decoding="fast")
+    assert region.box is None
+    assert region.image.size == (512, 512)
+
+
+def test_damage_shows_when_pixels_are_asked_for():
+    data = encode(gradient(200, 200), "JPEG")
+    opened = open_picture(data[: len(data) // 2], name="holiday.jpg")
+    assert opened.size == (200, 200)
+    for look in (
+        opened.whole,
+        lambda: opened.region((0, 0, 8, 8)),
+        lambda: opened.region((0, 0, 8, 8), decoding="fast"),
+    ):
+        with pytest.raises(PictureError, match=r"holiday\.jpg: the picture is damaged or cut off"):
+            look()
 
 
 def test_the_callers_picture_is_left_as_it_was():

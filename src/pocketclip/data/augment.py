@@ -258,6 +258,7 @@ def apply_to_crop(
     size: int,
     spec: AugmentSpec,
     box: tuple[float, float, float, float] | None = None,
+    quick: bool = False,
 ) -> Image.Image:
     """Replays `view` on its own crop: what `apply` does from there on.
 
@@ -267,12 +268,15 @@ def apply_to_crop(
         size: side of the result in pixels.
         spec: what it was drawn from.
         box: left, top, right, bottom of the crop in `crop`, where that is a picture scaled down; None for all of it.
+        quick: shrink by a filter that is twice as fast as the bicubic one, and another.
 
     Raises:
         ValueError: `view` is not of `spec`.
     """
     check_view(view, spec=spec)
-    image = resize(crop, size, interpolation=spec.interpolation, order=spec.resize_order, box=box)
+    image = resize(
+        crop, size, interpolation=spec.interpolation, order=spec.resize_order, box=box, quick=quick
+    )
     if view.flip:
         image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
     if view.jitter is not None:

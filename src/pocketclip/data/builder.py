@@ -142,11 +142,11 @@ class BatchBuilder:
         if view is None:
             view = draw(rng, width=picture.size[0], height=picture.size[1], spec=spec)
         check_size(view, picture.size)
+        quick = self.config.decode == "fast"
         region = picture.region(view.crop, at_least=max(into), decoding=self.config.decode)
         for side, pixels_HWC in into.items():
-            pixels_HWC[:] = np.asarray(
-                apply_to_crop(region.image, view, size=side, spec=spec, box=region.box)
-            )
+            seen = apply_to_crop(region.image, view, size=side, spec=spec, box=region.box, quick=quick)
+            pixels_HWC[:] = np.asarray(seen)
         caption = 0 if self.config.main_caption_only else int(rng.random() * len(sample.captions))
         return _Pick(
             key=sample.key,

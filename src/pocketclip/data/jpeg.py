@@ -5,7 +5,7 @@ difference (colour spaces and samplings off the beaten track, damage) is left to
 compared on drawn pictures before the first picture of a kind is decoded: they need not be of one version.
 """
 
-# Shape suffixes: H W pixels, C = 3 channels.
+# Shape suffixes: H W pixels, X = 4 bytes: red, green, blue and one that means nothing, as Pillow keeps them.
 
 from __future__ import annotations
 
@@ -34,6 +34,8 @@ _LUMA: dict[bytes, Sampling] = {
 _SAYS_NOTHING = frozenset((0xDB, 0xC4, 0xDD, 0xFE))  # tables, restart interval, comment
 _FRAMES = {0xC0: False, 0xC2: True}  # baseline, progressive
 _SCAN = 0xDA
+_END = b"\xff\xd9"
+_BLOCK = 16  # rows of the tallest block of any sampling
 
 _MOST_KEPT = 2**24  # bytes of a thread
 
@@ -47,6 +49,7 @@ class Header(NamedTuple):
         sampling: of the colour differences.
         progressive: whether it comes in several scans.
         is_bare: nothing in the header concerns how the picture is shown (EXIF, XMP, several pictures).
+        height_at: where in the file its height stands.
     """
 
     width: int
@@ -54,6 +57,7 @@ class Header(NamedTuple):
     sampling: Sampling
     progressive: bool
     is_bare: bool
+    height_at: int
 
 
 def read_header(data: bytes) -> Header | None:
@@ -75,7 +79,7 @@ def read_header(data: bytes) -> Header | None:
         if number in _FRAMES:
             if found is not None:
                 return None
-            found = _frame(part, progressive=_FRAMES[number])
+            found = _frame(part, progressive=_FRAMES[number], at=at + 4)
             if found is None:
                 return None
         elif 0xE0 <= number <= 0xEF:
@@ -87,7 +91,7 @@ def read_header(data: bytes) -> Header | None:
         at += 2 + length
 
 
-def _frame(part: bytes, *, progressive: bool) -> Header | None:
+def _frame(part: bytes, *, progressive: bool, at: int) -> Header | None:
     height, width = int.from_bytes(part[1:3], "big"), int.from_bytes(part[3:5], "big")
     sampling: Sampling | None = None
     if part[5:6] == b"\x01" and len(part) == 9:
@@ -96,29 +100,48 @@ def _frame(part: bytes, *, progressive: bool) -> Header | None:
         sampling = _LUMA.get(part[7:8]) if part[10:11] == part[13:14] == b"\x11" else None
     if part[:1] != b"\x08" or not height or not width or sampling is None:
         return None
-    return Header(width, height, sampling, progressive, is_bare=True)
+    return Header(width, height, sampling, progressive, is_bare=True, height_at=at + 1)
 
 
-def decode_pixels(data: bytes, header: Header, *, divisor: int = 1) -> np.ndarray | None:
+def decode_pixels(
+    data: bytes, header: Header, *, divisor: int = 1, bottom: int | None = None
+) -> np.ndarray | None:
     """The pixels as stored; None where they are for Pillow to decode, or damaged.
 
     Args:
         data: the whole file.
         header: its own.
         divisor: 1, or one of `SCALES`: sides are divided by it, halves rounded up.
+        bottom: rows that are needed, of those stored; what is below may be left out, and damage there unnoticed.
+            None: all.
 
     Returns:
-        uint8 [H, W, 3] RGB, in memory that is this thread's: valid until it decodes its next picture.
+        uint8 [H, W, 4], in memory that is this thread's: valid until it decodes its next picture.
     """
     if not agrees(header.sampling, header.progressive):
         return None
-    height, width = -(-header.height // divisor), -(-header.width // divisor)
+    kept = header.height if bottom is None else _enough(header, bottom)
+    if kept < header.height and data.endswith(_END) and not header.progressive:
+        data = b"".join((data[: header.height_at], kept.to_bytes(2, "big"), data[header.height_at + 2 :]))
+    else:
+        kept = header.height
+    height, width = -(-kept // divisor), -(-header.width // divisor)
     try:
         return simplejpeg.decode_jpeg(
-            data, "RGB", min_height=height, min_width=width, buffer=_memory(3 * height * width)
+            data,
+            "RGBX",
+            min_height=height,
+            min_width=width,
+            buffer=_memory(4 * height * width),
+            strict=kept == header.height,  # else the rest of the file is a warning
         )
     except ValueError:  # every warning of the library is one: damage, which Pillow takes or refuses
         return None
+
+
+def _enough(header: Header, bottom: int) -> int:
+    """Rows after which the first `bottom` are as in the whole picture: colours mix with those of the next block."""
+    return min(header.height, bottom - bottom % _BLOCK + 2 * _BLOCK)
 
 
 class _Memory(threading.local):
@@ -166,8 +189,8 @@ def _specimens(sampling: Sampling, *, progressive: bool) -> list[bytes]:
 
 def _decode_alike(data: bytes) -> bool:
     with Image.open(io.BytesIO(data)) as image:
-        expected_HWC = np.asarray(image.convert("RGB"))
+        expected = np.asarray(image.convert("RGB"))
     try:
-        return np.array_equal(simplejpeg.decode_jpeg(data, "RGB"), expected_HWC)
+        return np.array_equal(simplejpeg.decode_jpeg(data, "RGBX")[..., :3], expected)
     except ValueError:
         return False

@@ -151,11 +151,11 @@ class Picture:
             PictureError: it is damaged.
         """
         if self._image is None:
-            pixels_HWC = self._pixels(divisor=1)
-            if pixels_HWC is None:
+            pixels_HWX = self._pixels()
+            if pixels_HWX is None:
                 self._image = _by_pillow(self._data, name=self._name)
             else:
-                image = _cut(pixels_HWC, (0, 0, *pixels_HWC.shape[:2]))
+                image = _cut(pixels_HWX, (0, 0, *pixels_HWX.shape[:2]))
                 self._image = image if self._turn is None else image.transpose(self._turn)
             self._data = b""
         return self._image
@@ -168,37 +168,39 @@ class Picture:
         Args:
             crop: top, left, height and width in pixels of the picture.
             at_least: sides in pixels that "fast" leaves to the part.
-            decoding: "exact" for the pixels of `whole`; "fast" divides the sides of a JPEG by 2, 4 or 8 where it can.
+            decoding: "exact" for the pixels of `whole`; "fast" divides the sides of a JPEG by 2, 4 or 8 where it can,
+                and overlooks damage below the part.
 
         Raises:
             PictureError: it is damaged.
         """
         top, left, height, width = crop
         if self._image is None and self._turn is None:
-            divisor = _divisor(min(height, width), at_least) if decoding == "fast" else 1
-            pixels_HWC = self._pixels(divisor=divisor)
-            if pixels_HWC is not None:
-                return _scaled_region(pixels_HWC, crop, divisor=divisor)
+            fast = decoding == "fast"
+            divisor = _divisor(min(height, width), at_least) if fast else 1
+            pixels_HWX = self._pixels(divisor=divisor, bottom=top + height if fast else None)
+            if pixels_HWX is not None:
+                return _scaled_region(pixels_HWX, crop, divisor=divisor)
         return Region(image=self.whole().crop((left, top, left + width, top + height)))
 
-    def _pixels(self, *, divisor: int) -> np.ndarray | None:
+    def _pixels(self, *, divisor: int = 1, bottom: int | None = None) -> np.ndarray | None:
         assert self._header is not None
-        return jpeg.decode_pixels(self._data, self._header, divisor=divisor)
+        return jpeg.decode_pixels(self._data, self._header, divisor=divisor, bottom=bottom)
 
 
 def _divisor(side: int, at_least: int) -> int:
     return next((scale for scale in jpeg.SCALES if side >= scale * max(at_least, 1)), 1)
 
 
-def _scaled_region(pixels_HWC: np.ndarray, crop: tuple[int, int, int, int], *, divisor: int) -> Region:
+def _scaled_region(pixels_HWX: np.ndarray, crop: tuple[int, int, int, int], *, divisor: int) -> Region:
     if divisor == 1:
-        return Region(image=_cut(pixels_HWC, crop))
+        return Region(image=_cut(pixels_HWX, crop))
     top, left, height, width = crop
     bottom, right = top + height, left + width
     first_row, first_column = top // divisor, left // divisor
     rows, columns = -(-bottom // divisor) - first_row, -(-right // divisor) - first_column
     return Region(
-        image=_cut(pixels_HWC, (first_row, first_column, rows, columns)),
+        image=_cut(pixels_HWX, (first_row, first_column, rows, columns)),
         box=(
             left / divisor - first_column,
             top / divisor - first_row,
@@ -208,12 +210,12 @@ def _scaled_region(pixels_HWC: np.ndarray, crop: tuple[int, int, int, int], *, d
     )
 
 
-def _cut(pixels_HWC: np.ndarray, crop: tuple[int, int, int, int]) -> Image.Image:
+def _cut(pixels_HWX: np.ndarray, crop: tuple[int, int, int, int]) -> Image.Image:
     """A copy of a part; only its pixels are copied, and once."""
     top, left, height, width = crop
-    line = 3 * pixels_HWC.shape[1]
-    start = top * line + 3 * left
-    return Image.frombuffer("RGB", (width, height), pixels_HWC.reshape(-1)[start:], "raw", "RGB", line, 1)
+    line = 4 * pixels_HWX.shape[1]
+    start = top * line + 4 * left
+    return Image.frombytes("RGB", (width, height), pixels_HWX.reshape(-1)[start:], "raw", "RGBX", line, 1)
 
 
 def _by_pillow(data: bytes, *, name: str) -> Image.Image:
