@@ -4,23 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
-from itertools import islice
 from pathlib import Path
 
-from pocketclip.data.foreign.published import PublishedSample, read_published
+from pocketclip.data.foreign.published_set import PublishedSet, open_published
 from pocketclip.data.foreign.published_teachers import PUBLISHED_TEACHERS, Generation
-from pocketclip.data.foreign.published_views import SHIPPED_CONFIG, ViewLayout, layout_of, parse_config
-from pocketclip.data.foreign.source import expand, is_pattern
-from pocketclip.data.foreign.tars import Group, read_groups
+from pocketclip.data.foreign.published_views import ViewLayout
 from pocketclip.data.reinforcement import VERSION, TeacherRecord
 from pocketclip.join.config import JoinConfig
 
 SPLIT = "train"
-CONFIG_FILE = "config.json"
-_PROBED = 100  # samples of a shard that are asked which generation they are of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,17 +64,17 @@ def plan_join(reinforcements: str, *, config: JoinConfig) -> Plan:
         FileNotFoundError: a shard is not there.
         ValueError: there are none, their views cannot be replayed, or whose embeddings they hold cannot be told.
     """
-    paths, root = _shards(reinforcements)
+    published = open_published(reinforcements, augment=config.augment)
     units = [
         Unit(
-            name=f"{SPLIT}/{path.relative_to(root).with_suffix('.tar').as_posix()}",
+            name=f"{SPLIT}/{path.relative_to(published.root).with_suffix('.tar').as_posix()}",
             path=path,
             num_bytes=path.stat().st_size,
         )
-        for path in paths
+        for path in published.paths
     ]
-    layout = _layout(config.augment, root=root)
-    teachers = config.teachers or PUBLISHED_TEACHERS[_generation(units, config=config)]
+    layout = published.layout
+    teachers = config.teachers or PUBLISHED_TEACHERS[_generation(published, config=config)]
     described = {
         "version": VERSION,
         "augment": layout.spec.to_json(),
@@ -103,50 +97,12 @@ def plan_join(reinforcements: str, *, config: JoinConfig) -> Plan:
     )
 
 
-def _shards(reinforcements: str) -> tuple[list[Path], Path]:
-    """The tars in order, and the folder that their names are relative to."""
-    source = Path(reinforcements)
-    if is_pattern(reinforcements):
-        paths = [Path(name) for name in expand(reinforcements)]
-        gone = [path for path in paths if not path.is_file()]
-        if gone:
-            raise FileNotFoundError(
-                f"{len(gone)} of the {len(paths)} shards of {reinforcements} are not there, the first {gone[0]}"
-            )
-        if len(set(paths)) < len(paths):
-            raise ValueError(f"{reinforcements} names a shard twice")
-        return paths, Path(os.path.commonpath([path.parent for path in paths]))
-    if source.is_file():
-        return [source], source.parent
-    if not source.is_dir():
-        raise FileNotFoundError(f"{reinforcements}: no such file or folder")
-    found = [
-        Path(folder, name)
-        for folder, _, names in os.walk(source, followlinks=True)
-        for name in names
-        if name.casefold().endswith(".tar") and not name.startswith(".")
-    ]
-    if not found:
-        raise ValueError(f"{reinforcements} holds no .tar of published reinforcements")
-    return sorted(found), source
-
-
-def _layout(augment: Path | None, *, root: Path) -> ViewLayout:
-    path = augment or root / CONFIG_FILE
-    if augment is None and not path.is_file():
-        return layout_of(SHIPPED_CONFIG)
-    return parse_config(path.read_bytes(), name=str(path))
-
-
-def _generation(units: Sequence[Unit], *, config: JoinConfig) -> Generation:
+def _generation(published: PublishedSet, *, config: JoinConfig) -> Generation:
     if config.generation != "auto":
         return config.generation
-    for unit in units:
-        groups = (group for group in read_groups(unit.path) if isinstance(group, Group))
-        for group in islice(groups, _PROBED):
-            published = read_published(group, synthetic=config.synthetic, tag=config.tag)
-            if isinstance(published, PublishedSample) and published.generation is not None:
-                return published.generation
-    raise ValueError(
-        f"{units[0].path.parent}: no sample says which teachers its embeddings are of: name them, or say v1 or v2"
-    )
+    found = published.generation(synthetic=config.synthetic, tag=config.tag)
+    if found is None:
+        raise ValueError(
+            f"{published.root}: no sample says which teachers its embeddings are of: name them, or say v1 or v2"
+        )
+    return found
