@@ -13,80 +13,25 @@ import numpy as np
 import pytest
 from PIL import Image
 from tests.published_sets import read_arrays, read_tar, rounded, text_row
+from tests.reinforced_folders import TEACHERS, write_reinforced
 
-from pocketclip.data.augment import AugmentSpec, apply, draw, pack, seeded, unpack
-from pocketclip.data.index import ShardIndex, split_shards, write_index
+from pocketclip.data.augment import AugmentSpec, apply, unpack
+from pocketclip.data.index import split_shards
 from pocketclip.data.picture import decode
 from pocketclip.data.reinforced import embeddings_of, reinforcement_of
-from pocketclip.data.reinforcement import BLOCK_NAME, Embeddings, TeacherRecord, pack_reinforcement
 from pocketclip.data.sample import Sample
-from pocketclip.data.shard import ShardReader, write_shard
+from pocketclip.data.shard import ShardReader
 from pocketclip.join import JoinConfig, PictureSources, join
 from pocketclip.publish import PublishConfig, publish
 from pocketclip.publish import run as publish_run
 
 pytest.importorskip("torch")  # reads the pth.gz
 
-TEACHERS = (
-    TeacherRecord(name="a", embed_dim=24, logit_scale=50.0, digest="a"),
-    TeacherRecord(name="b", embed_dim=40, logit_scale=70.0, digest="b"),
-)
 SPEC = AugmentSpec(flip=0.5, rand_augment=0.7, translate_px=224, resize_order="pillow_12")
 
 
-def unit(generator, *shape):
-    rows = generator.standard_normal(shape).astype(np.float32)
-    return rows / np.linalg.norm(rows, axis=-1, keepdims=True)
-
-
-def reinforced(
-    folder: Path,
-    samples: list[Sample],
-    *,
-    spec: AugmentSpec = SPEC,
-    per_shard: int = 5,
-    codec="fp32",
-    views=3,
-):
-    """A reinforced folder with random embeddings."""
-    generator = np.random.default_rng(0)
-    entries = []
-    for number, start in enumerate(range(0, len(samples), per_shard)):
-        some = samples[start : start + per_shard]
-        pictures = [decode(sample.image, name=sample.key) for sample in some]
-        params = np.stack(
-            [
-                [
-                    pack(draw(seeded(sample.key, view), width=image.width, height=image.height, spec=spec))
-                    for view in range(views)
-                ]
-                for sample, image in zip(some, pictures, strict=True)
-            ]
-        )
-        counts = [len(sample.texts()) for sample in some]
-        rows = [
-            (
-                teacher,
-                Embeddings(
-                    image_NAD=unit(generator, len(some), views, teacher.embed_dim),
-                    text_TD=unit(generator, sum(counts), teacher.embed_dim),
-                ),
-            )
-            for teacher in TEACHERS
-        ]
-        block = pack_reinforcement(
-            config_digest="c",
-            input_sha256="i",
-            augment=spec,
-            codec=codec,
-            params_NAP=params,
-            text_counts=counts,
-            teachers=rows,
-            dropped={},
-        )
-        entries.append(write_shard(folder / "train" / f"{number:06d}.tar", some, blocks={BLOCK_NAME: block}))
-    write_index(folder, ShardIndex(source="shapes", splits={"train": tuple(entries)}))
-    return folder
+def reinforced(folder: Path, samples: list[Sample], *, spec: AugmentSpec = SPEC, codec: str = "fp32") -> Path:
+    return write_reinforced(folder, samples, spec=spec, codec=codec)
 
 
 def contents(folder: Path) -> dict[str, bytes]:

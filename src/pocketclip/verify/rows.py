@@ -19,6 +19,9 @@ REPLAY_PX = 32
 _ROUNDING = {"fp32": 1e-3, "bf16": 4e-3, "int8": 4e-3, "q4": 4e-3}
 """How far from 1 a length may be besides what the codec's error explains: its teacher's and the format's rounding."""
 
+_LARGEST = {"fp32": 0.0, "bf16": 0.01, "int8": 0.05, "q4": 0.35}
+"""The most that a codec's error may explain: a row of nothing has a cosine of 0, and explains nothing."""
+
 
 def length_tolerance(codec: Codec, error: CodecError | None) -> float:
     """How far from 1 the length of a stored row may be.
@@ -31,7 +34,7 @@ def length_tolerance(codec: Codec, error: CodecError | None) -> float:
         error: of their table, measured when it was written.
     """
     apart = math.sqrt(max(0.0, 2 - 2 * error.cosine_min)) if error is not None else 0.0
-    return _ROUNDING[codec] + apart
+    return _ROUNDING[codec] + min(apart, _LARGEST[codec])
 
 
 def wrong_rows(rows_ND: np.ndarray, *, tolerance: float) -> dict[int, str]:
