@@ -7,12 +7,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from PIL import Image
 
+from pocketclip.data.sheet import RIGHT
 from pocketclip.search import Hit, Row, SheetConfig, contact_sheet
-from pocketclip.search.sheet import _RIGHT, _Style, _wrap, draw_sheet
+from pocketclip.search.sheet import draw_sheet
 
 CONFIG = SheetConfig()
 
@@ -42,9 +41,9 @@ def test_only_right_hits_are_framed():
     one = draw_sheet([Row(title="query", hits=hits, expected={"b"})], config=CONFIG)
     two = draw_sheet([Row(title="query", hits=hits, expected={"b", "/photos/c.jpg"})], config=CONFIG)
     none = draw_sheet([Row(title="query", hits=hits, expected={"z"})], config=CONFIG)
-    assert count(unknown, _RIGHT) == count(none, _RIGHT) == 0
-    assert count(one, _RIGHT) > 1000
-    assert count(two, _RIGHT) > 1.5 * count(one, _RIGHT)
+    assert count(unknown, RIGHT) == count(none, RIGHT) == 0
+    assert count(one, RIGHT) > 1000
+    assert count(two, RIGHT) > 1.5 * count(one, RIGHT)
 
 
 def test_every_picture_of_every_row_is_drawn():
@@ -64,15 +63,6 @@ def test_pictures_of_any_shape_stay_in_their_cell(size: tuple[int, int]):
     rows, columns = np.nonzero(np.abs(np.asarray(sheet, dtype=int) - (254, 0, 0)).max(axis=2) < 40)
     assert np.ptp(columns) < CONFIG.cell_px
     assert np.ptp(rows) < CONFIG.cell_px
-
-
-@given(st.text(max_size=80))
-@settings(max_examples=100, deadline=None)
-def test_titles_wrap_within_their_column_and_lose_nothing(title: str):
-    font = _Style(CONFIG).title_font
-    lines = _wrap(title, font, 150)
-    assert "".join("".join(lines).split()) == "".join(title.split())
-    assert all(font.getlength(line) <= 150 or len(line) == 1 for line in lines)
 
 
 def test_a_long_title_makes_the_row_taller():
