@@ -547,6 +547,8 @@ def test_two_teachers_of_one_name_are_refused():
         ({"num_loaders": 0}, "num_loaders must be at least 1"),
         ({"min_workers": 3, "max_workers": 2}, "max_workers must be at least min_workers"),
         ({"straggler": 0.5}, "straggler must be above 1, or 0"),
+        ({"gpus_per_worker": 1.5}, "gpus_per_worker must be a share of one or a whole number"),
+        ({"gpus_per_worker": 0}, "gpus_per_worker must be a share of one or a whole number"),
     ],
 )
 def test_engines_that_make_no_sense_are_refused(fields, message):

@@ -124,6 +124,8 @@ class Reinforce:
     """Actors that are kept (ray)."""
     max_workers: Annotated[int | None, arg(help_behavior_hint="(default: as many as fit)")] = None
     """Actors at most (ray)."""
+    gpus_per_worker: float = 1.0
+    """Of an actor; with 0.5 two share one (ray)."""
     ray_address: Annotated[str | None, arg(help_behavior_hint="(default: a cluster of its own, here)")] = None
     """A running cluster: auto, or HOST:PORT (ray)."""
     no_dashboard: bool = False
@@ -167,6 +169,7 @@ class Reinforce:
             attempts=self.attempts,
             min_workers=self.min_workers,
             max_workers=self.max_workers,
+            gpus_per_worker=self.gpus_per_worker,
             straggler=self.straggler,
             address=self.ray_address,
             dashboard=not self.no_dashboard,

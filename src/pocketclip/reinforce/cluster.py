@@ -167,17 +167,17 @@ class RayCrew:
 
     def _cores(self) -> int:
         """Of an actor."""
-        return self._task.num_threads if self._task.config.device == "cpu" else 1
+        return self._task.num_threads if self._task.config.device == "cpu" else self._task.num_loaders
 
     def _room_for(self) -> int:
         """Actors that the cluster has room for now."""
         resources = self._ray.cluster_resources()
         if self._task.config.device == "cpu":
             return int(resources.get("CPU", 0)) // self._cores()
-        return int(resources.get("GPU", 0))
+        return int(resources.get("GPU", 0) / self._engine.gpus_per_worker)
 
     def _start(self) -> None:
-        gpus = 0 if self._task.config.device in ("cpu", "mps") else 1
+        gpus = 0 if self._task.config.device in ("cpu", "mps") else self._engine.gpus_per_worker
         kind = self._ray.remote(num_cpus=self._cores(), num_gpus=gpus, max_restarts=0)(Worker)
         actor = kind.remote(self._task)
         self._starting[actor.open.remote()] = actor

@@ -184,9 +184,9 @@ class Ledger:
 
     def done(self, units: Sequence[Unit]) -> Iterator[tuple[Unit, Marker | None]]:
         """Every unit, in order, with its marker where it is done; markers that cannot be trusted are removed."""
-        marked = {found.name for found in self._out.list(DONE)}
+        marked = {found.name for found in self._out.list(DONE)} - {RUN_FILE}
         sizes = {}
-        if len(marked) > 1:  # more than the run's own file
+        if marked:
             splits = dict.fromkeys(unit.split for unit in units)
             sizes = {found.name: found.num_bytes for split in splits for found in self._out.list(split)}
         with ThreadPoolExecutor(_READERS, thread_name_prefix="markers") as threads:
