@@ -16,29 +16,29 @@ from pathlib import Path
 import torch
 
 from pocketclip.checkpoint import structure
+from pocketclip.fit import joined_ranks
 from pocketclip.train import TrainConfig, train
 
 
 def main() -> None:
     torch.set_num_threads(1)
-    for job in json.loads(sys.argv[1]):
-        seen, steps = [], job.get("steps")
+    with joined_ranks("cpu"):
+        for job in json.loads(sys.argv[1]):
+            run(job)
 
-        def evaluate(
-            _model: torch.nn.Module, *, seen: list = seen, steps: int | None = steps
-        ) -> dict[str, float]:
-            seen.append(1)
-            if len(seen) == steps:
-                sys.stdout.flush()
-                os._exit(7)
-            return {"score": float(len(seen))}
 
-        train(
-            structure(job["config"], TrainConfig),
-            data=Path(job["data"]),
-            out=Path(job["out"]),
-            evaluate=evaluate,
-        )
+def run(job: dict) -> None:
+    seen = []
+
+    def evaluate(_model: torch.nn.Module) -> dict[str, float]:
+        seen.append(1)
+        if len(seen) == job.get("steps"):
+            sys.stdout.flush()
+            os._exit(7)
+        return {"score": float(len(seen))}
+
+    config = structure(job["config"], TrainConfig)
+    train(config, data=Path(job["data"]), out=Path(job["out"]), evaluate=evaluate)
 
 
 main()

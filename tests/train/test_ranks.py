@@ -35,7 +35,7 @@ def config(*, batch_size, num_steps=20, **loop):
         variant="pocketclip_tiny",
         stream=StreamConfig(batch_size=batch_size, replay=True, synthetic="rule"),
         objective=ObjectiveConfig(distill_weight=0.7, synthetic_weight=1.0),
-        optim=OptimConfig(lr_peak=1e-3, warmup_steps=5),
+        optim=OptimConfig(lr_peak=1e-4, warmup_steps=5),  # rounding grows with the steps
         loop=LoopConfig(num_steps=num_steps, log_every=1, save_every=10, average_decay=0.9, **loop),
     )
 

@@ -220,12 +220,9 @@ class _Run(Generic[BatchT]):
     ) -> _Run[BatchT]:
         device = next(model.parameters()).device.type
         spare = copy.deepcopy(model).eval() if hooks.evaluate and ranks.is_first else None
-        shared = loop.shared_norms and ranks.size > 1
-        if shared:
+        if loop.shared_norms and ranks.size > 1:
             share_norms(model, device=device)
-        runner = spread(
-            model, ranks=ranks, parallel=loop.parallel, units=hooks.units(model), shared_norms=shared
-        )
+        runner = spread(model, ranks=ranks, parallel=loop.parallel, units=hooks.units(model))
         stepper = Stepper(
             model=model,
             runner=torch.compile(runner) if loop.compile else runner,  # ty: ignore[invalid-argument-type]

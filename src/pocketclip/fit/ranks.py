@@ -50,6 +50,8 @@ class Ranks:
 def joined_ranks(device: str) -> Generator[Ranks]:
     """Joins the processes that torchrun started, for as long as the block lasts; alone where it started none.
 
+    Where the caller has joined them already, the block is theirs as well.
+
     Args:
         device: where this process trains: nccl connects cuda, gloo everything else.
     """
@@ -58,6 +60,9 @@ def joined_ranks(device: str) -> Generator[Ranks]:
         yield Ranks()
         return
     ranks = Ranks(rank=int(os.environ["RANK"]), size=size, local_rank=int(os.environ["LOCAL_RANK"]))
+    if dist.is_initialized():  # the caller's: to join a second time after leaving is not safe
+        yield ranks
+        return
     if device == "cuda":
         torch.cuda.set_device(ranks.local_rank)
     dist.init_process_group("nccl" if device == "cuda" else "gloo")
@@ -196,9 +201,7 @@ def _shared_norm(norm: nn.BatchNorm2d) -> SharedBatchNorm:
     return shared.train(norm.training)
 
 
-def spread(
-    model: nn.Module, *, ranks: Ranks, parallel: Parallel, units: Iterable[nn.Module], shared_norms: bool
-) -> nn.Module:
+def spread(model: nn.Module, *, ranks: Ranks, parallel: Parallel, units: Iterable[nn.Module]) -> nn.Module:
     """The module to call in training, whose gradients are those of all processes' rows.
 
     Args:
@@ -207,7 +210,6 @@ def spread(
         parallel: ddp keeps a whole model on every process; fsdp2 keeps a part of each weight, and puts a unit
             together only while it computes.
         units: parts of the model that fsdp2 puts together one at a time.
-        shared_norms: BatchNorms already agree, so that ddp need not send the first process's to the others.
     """
     if ranks.size == 1:
         return model
@@ -222,7 +224,6 @@ def spread(
     return DistributedDataParallel(
         model,
         device_ids=[ranks.local_rank] if cuda else None,
-        broadcast_buffers=not shared_norms,
         gradient_as_bucket_view=True,
     )
 
