@@ -39,6 +39,7 @@ LISTED = 1000
 """Dropped samples that `index.json` lists; all of them are in the manifest."""
 
 _FACTS = tuple(field.name for field in fields(ShardFacts) if field.name != "seconds")
+_ABSENT = (FileNotFoundError, NotADirectoryError)
 _VERSION = 1
 _READERS = 16  # requests under way when markers are read from a store
 
@@ -146,7 +147,7 @@ class Ledger:
         """The index, where the folder is finished."""
         try:
             data = self._out.read(INDEX_FILE)
-        except OSError:  # there is none
+        except _ABSENT:
             return None
         return parse_index(data, name=f"{self._name}/{INDEX_FILE}")
 
@@ -224,7 +225,7 @@ class Ledger:
     def _run(self) -> Run | None:
         try:
             content = json.loads(self._out.read(RUN_FILE))
-        except OSError:  # there is none
+        except _ABSENT:
             return None
         except ValueError as error:
             raise ValueError(f"{self._name}/{RUN_FILE} is damaged ({error}): delete the folder") from error

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import torch
+
 from pocketclip.reinforce.worker import Ensemble, Job, Outcome, Task, Worker
 
 
@@ -16,6 +18,7 @@ class LocalCrew:
 
     def __init__(self, task: Task) -> None:
         self._worker = Worker(task)
+        self._threads_before = torch.get_num_threads()
         self._job: Job | None = None
         self.progress: Callable[[int], object] = lambda _: None
 
@@ -44,4 +47,5 @@ class LocalCrew:
         return ""
 
     def close(self) -> None:
-        """See `Crew`."""
+        """See `Crew`. Torch gets its number of threads back."""
+        torch.set_num_threads(self._threads_before)

@@ -35,6 +35,7 @@ _SUFFIXES: Mapping[str, Kind] = {
 }
 _INFO_FILE = "info.json"
 _SALT = "pocketclip"
+_FEW = 32  # files that a store is asked for one by one
 LAYOUTS = (
     "a packed folder; .tar, .parquet or .jsonl files as a folder, a pattern like shards/{000..127}.tar or an "
     "info.json; a folder of captioned pictures"
@@ -225,7 +226,7 @@ def _packed_index(place: Place) -> ShardIndex | None:
             )
     try:
         return parse_index(store.read(INDEX_FILE), name=f"{place.url}/{INDEX_FILE}")
-    except OSError:  # there is none
+    except (FileNotFoundError, NotADirectoryError):
         return None
 
 
@@ -360,11 +361,12 @@ def _sized(place: Place, addresses: Sequence[str]) -> tuple[Place, list[Stored]]
     base = Place(url=root, options=place.options)
     store = open_store(base)
     # One listing is quicker than many questions over a network.
-    sizes = {} if base.is_folder else {found.name: found.num_bytes for found in store.list()}
+    ask = base.is_folder or len(addresses) < _FEW
+    sizes = {} if ask else {found.name: found.num_bytes for found in store.list()}
     files: list[Stored] = []
     for address in addresses:
         name = str(PurePosixPath(address).relative_to(PurePosixPath(*shared)))
-        size = store.size(name) if base.is_folder else sizes.get(name)
+        size = store.size(name) if ask else sizes.get(name)
         if size is None:
             raise FileNotFoundError(f"{address} is not there, though {place.url} names it")
         files.append(Stored(name=name, num_bytes=size))
