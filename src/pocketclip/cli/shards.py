@@ -15,7 +15,7 @@ from pocketclip.data.codec import Codec
 
 if TYPE_CHECKING:
     from pocketclip.data.index import ShardIndex
-    from pocketclip.reinforce import CaptionerSpec, TeacherSpec
+    from pocketclip.reinforce import CaptionerSpec, EngineConfig, ReinforceConfig, TeacherSpec
 
 _WITH_REVISION = ("hf-hub", "transformers")  # sources whose names may end in @REVISION
 
@@ -77,15 +77,27 @@ class Reinforce:
         pocketclip reinforce emoji/ reinforced/ --teacher a=runs/a/checkpoint.safetensors
         pocketclip reinforce emoji/ out/ --teacher a=A.safetensors b=B.safetensors@70 --views 10 --codec int8
         pocketclip reinforce "s3://in/{000..127}.tar" s3://out/x --teacher l=open_clip:ViT-L-14/openai --engine ray
+        pocketclip reinforce emoji/ --plan --samples 1900000000 --views 2 --teacher a=width:768 b=width:768
     """
 
     data: Positional[str]
     """What to reinforce."""
-    out: Positional[str]
+    out: Annotated[Positional[str], arg(help_behavior_hint="(required, but with --plan)")] = ""
     """Folder or address for the reinforced shards."""
     teacher: Annotated[tuple[str, ...], arg(metavar="NAME=SOURCE[@SCALE] ...")]
     """The ensemble: checkpoints, open_clip:MODEL/TAG, hf-hub:ORG/NAME, transformers:ORG/NAME, python:MODULE:FUNCTION;
     with @SCALE a teacher is distilled at that logit scale instead of its own."""
+    plan: bool = False
+    """Only say what it would take in bytes and time, from arithmetic and some samples; write nothing."""
+    samples: Annotated[int | None, arg(help_behavior_hint="(default: those of DATA)")] = None
+    """For so many samples (plan)."""
+    rate: Annotated[
+        tuple[str, ...], arg(metavar="PART=A_SECOND ...", help_behavior_hint="(default: measured here)")
+    ] = ()
+    """How many a worker would make in a second, image/TEACHER, text/TEACHER or caption/CAPTIONER (plan). Then a teacher
+    need not be here: the source width:768 says how wide it is, a captioner's chars:55 how long its captions are."""
+    price_per_hour: Annotated[float | None, arg(help_behavior_hint="(default: not said)")] = None
+    """Of a worker (plan)."""
     captioner: Annotated[
         tuple[str, ...], arg(metavar="NAME=SOURCE ...", help_behavior_hint="(default: none)")
     ] = ()
@@ -142,13 +154,38 @@ class Reinforce:
     """Print JSON."""
 
     def run(self) -> Outcome:
-        """Reinforces."""
-        extras = ("train", "ray") if self.engine == "ray" else ("train",)
+        """Reinforces, or says what that would take."""
+        ray = ("ray",) if self.engine == "ray" and not self.plan else ()
         stores = ("stores",) if "://" in self.data + self.out else ()
-        require("reinforce", (*extras, *stores), device="cpu" if self.engine == "ray" else self.device)
-        from pocketclip.reinforce import EngineConfig, ReinforceConfig, reinforce
+        require("reinforce", ("train", *ray, *stores), device="cpu" if ray else self.device)
+        if self.plan:
+            return self._planned()
+        if not self.out:
+            raise UsageError(
+                "reinforce needs a folder or address for its shards: pocketclip reinforce DATA OUT"
+            )
+        if self.samples is not None or self.rate or self.price_per_hour is not None:
+            raise UsageError("--samples, --rate and --price-per-hour are for --plan")
+        from pocketclip.reinforce import reinforce
 
-        config = ReinforceConfig(
+        index = reinforce(self.data, self.out, config=self._config(), engine=self._engine())
+        return _shards_outcome(index, self.out, all_in="manifest.jsonl")
+
+    def _planned(self) -> Outcome:
+        from pocketclip.reinforce import PlanConfig, plan_reinforcement
+
+        asked = PlanConfig(
+            num_samples=self.samples,
+            rates=dict(_rate(text) for text in self.rate),
+            price_per_hour=self.price_per_hour,
+        )
+        sheet = plan_reinforcement(self.data, config=self._config(), engine=self._engine(), asked=asked)
+        return Outcome(sheet.text(), sheet.to_json())
+
+    def _config(self) -> ReinforceConfig:
+        from pocketclip.reinforce import ReinforceConfig
+
+        return ReinforceConfig(
             teachers=tuple(parse_teacher(text) for text in self.teacher),
             captioners=tuple(_captioner(text, num_captions=self.captions) for text in self.captioner),
             num_views=self.views,
@@ -163,7 +200,11 @@ class Reinforce:
             num_threads=self.threads,
             shard_samples=self.shard_samples,
         )
-        engine = EngineConfig(
+
+    def _engine(self) -> EngineConfig:
+        from pocketclip.reinforce import EngineConfig
+
+        return EngineConfig(
             kind=self.engine,
             num_loaders=self.loaders,
             attempts=self.attempts,
@@ -175,8 +216,6 @@ class Reinforce:
             dashboard=not self.no_dashboard,
             store_options=dict(_option(text) for text in self.store_option),
         )
-        index = reinforce(self.data, self.out, config=config, engine=engine)
-        return _shards_outcome(index, self.out, all_in="manifest.jsonl")
 
 
 def parse_teacher(text: str) -> TeacherSpec:
@@ -225,6 +264,13 @@ def _is_number(text: str) -> bool:
     except ValueError:
         return False
     return True
+
+
+def _rate(text: str) -> tuple[str, float]:
+    part, separator, rate = text.partition("=")
+    if not separator or not _is_number(rate):
+        raise UsageError(f"--rate {text} is not of the form PART=A_SECOND, image/TEACHER=1500 say")
+    return part, float(rate)
 
 
 def _option(text: str) -> tuple[str, str]:

@@ -313,9 +313,8 @@ def _allocate(importance_D: np.ndarray, *, counts: Sequence[int]) -> tuple[Segme
         For a price of a word, each dimension has the digits that are cheapest, its error included; the price is the
         lowest at which all fits. A table with many rows pays it more often than one with few, and gets fewer bits.
     """
-    width, total = len(importance_D), sum(counts)
-    num_other = 10 * width  # words' worth of scales and means
-    budget = max(BITS_PER_VALUE * total * width / 16 - num_other, _FEWEST_WORDS)
+    width = len(importance_D)
+    budget = most_words(num_rows=sum(counts), embed_dim=width)
     digits = np.array([*BASE, 0])
     words = np.array([1.0 / number for number in BASE] + [0.0])
     error = np.array([_distortion(number) for number in BASE] + [1.0])
@@ -338,6 +337,19 @@ def _allocate(importance_D: np.ndarray, *, counts: Sequence[int]) -> tuple[Segme
         price = math.sqrt(low * high)
         low, high = (price, high) if cost(at(price)) > budget else (low, price)
     return at(high)
+
+
+def most_words(*, num_rows: int, embed_dim: int) -> float:
+    """Words that the rows of a teacher's two tables and its basis take together, at most.
+
+    Where there are many rows, nearly so many are taken; never more than one for each value.
+
+    Args:
+        num_rows: of both tables.
+        embed_dim: D.
+    """
+    num_other = 10 * embed_dim  # words' worth of scales and means
+    return max(BITS_PER_VALUE * num_rows * embed_dim / 16 - num_other, _FEWEST_WORDS)
 
 
 def _segments(digits_D: np.ndarray) -> Segments:

@@ -34,7 +34,7 @@ def encoded(
     rows_BD = np.zeros((len(rows), teacher.record.embed_dim), np.float32)
     left = list(range(len(rows)))
     while left:
-        batch = rows if len(left) == len(rows) else _taken(rows, left)
+        batch = rows if len(left) == len(rows) else taken(rows, left)
         try:
             made_BD = encode(batch)
         except ValueError as error:
@@ -62,15 +62,16 @@ def _refused(encode: Callable[[Rows], np.ndarray], batch: Rows) -> dict[int, str
     refused: dict[int, str] = {}
     for row in range(len(batch)):
         try:
-            encode(_taken(batch, [row]))
+            encode(taken(batch, [row]))
         except ValueError as error:
             refused[row] = str(error)
     return refused
 
 
-def _taken(rows: Rows, at: Sequence[int]) -> Rows:
-    taken = rows[list(at)] if isinstance(rows, np.ndarray) else [rows[row] for row in at]
-    return cast("Rows", taken)
+def taken(rows: Rows, at: Sequence[int]) -> Rows:
+    """The rows at these places."""
+    some = rows[list(at)] if isinstance(rows, np.ndarray) else [rows[row] for row in at]
+    return cast("Rows", some)
 
 
 def _named(teacher: Teacher, reason: str) -> str:
