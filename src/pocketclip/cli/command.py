@@ -16,10 +16,12 @@ from typing import Annotated, cast
 import tyro
 from tyro.conf import subcommand
 
+from pocketclip.cli.checks import Inspect, Verify
 from pocketclip.cli.convert import Convert
 from pocketclip.cli.describe import Describe
 from pocketclip.cli.extras import require
 from pocketclip.cli.hub import Upload
+from pocketclip.cli.published import Join, Publish
 from pocketclip.cli.shards import Pack, Reinforce
 from pocketclip.cli.terminal import drop_output, flush_output, readable_streams, say, sentence, who
 from pocketclip.cli.train import Train, TrainRecipe
@@ -36,6 +38,10 @@ from pocketclip.cli.verbs import (
 _VERBS: Mapping[str, type] = {
     "pack": Pack,
     "reinforce": Reinforce,
+    "join": Join,
+    "publish": Publish,
+    "verify": Verify,
+    "inspect": Inspect,
     "train": Train,
     "evaluate": Evaluate,
     "export": Export,
@@ -57,7 +63,8 @@ Pictures travel this road: pack, reinforce, train, evaluate, export, index, sear
 Completion in your shell:
     source <(pocketclip --tyro-print-completion bash)     # or zsh
 
-Exit codes: 0 done, 1 could not be done (one sentence says why), 2 wrong usage, 130 interrupted.
+Exit codes: 0 done, 1 could not be done (one sentence says why) or verify found defects, 2 wrong usage,
+130 interrupted.
 """
 
 
@@ -104,7 +111,7 @@ def _main(arguments: list[str]) -> int:
         return 0
     outcome = verb.run()
     say(json.dumps(outcome.values, indent=1) if verb.json else outcome.text)
-    return 0
+    return outcome.code
 
 
 def _parse(arguments: list[str]) -> Verb:

@@ -24,10 +24,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a verb has to say: for people, and for scripts (`--json`)."""
+    """What a verb has to say: for people, for scripts (`--json`), and as the exit code."""
 
     text: str
     values: Mapping[str, object]
+    code: int = 0
 
 
 class UsageError(ValueError):
