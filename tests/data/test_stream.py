@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 from tests.conftest import shape_samples
 
 from pocketclip.data.augment import AugmentSpec, apply, unpack
@@ -147,6 +149,90 @@ def test_a_sample_is_seen_anew_each_epoch(plain):
     texts = [batch.tokens_BL[batch.keys.index("train0007")].tobytes() for batch in batches]
     assert len(set(views)) == 8
     assert len(set(texts)) == 2
+
+
+def test_resampling_draws_with_replacement_and_sees_a_sample_anew_each_time(plain):
+    batches = take(9, plain, resample=True, seed=2)  # three epochs of 48
+    keys = [key for batch in batches for key in batch.keys]
+    for epoch in range(3):
+        assert len(set(keys[48 * epoch : 48 * epoch + 48])) < 44  # 30 are expected
+    assert set(keys) > set(keys[:48])
+    seen = {}
+    for batch in batches[:3]:
+        for key, pixels_HWC in zip(batch.keys, batch.pixels_BHWC, strict=True):
+            seen.setdefault(key, []).append(pixels_HWC.tobytes())
+    again = [views for views in seen.values() if len(views) > 1]
+    assert again
+    assert all(len(set(views)) == len(views) for views in again)
+
+
+@pytest.mark.parametrize("config", [{"resample": True}, {"sizes_px": (16, 24, 32)}, {"decode": "fast"}])
+def test_going_on_gives_the_same_batches_however_they_are_drawn(plain, config):
+    config = {"num_threads": 2, "seed": 3, **config}
+    expected = fingerprints(8, plain, **config)
+    with open_stream(plain, **config) as stream:
+        batches = iter(stream)
+        found = [fingerprint(next(batches)) for _ in range(4)]
+        position = stream.position
+    assert position == Position(1, 16)
+    assert found + fingerprints(4, plain, position=position, **config) == expected
+
+
+@pytest.mark.parametrize("config", [{"resample": True}, {"sizes_px": (16, 24, 32)}])
+def test_ranks_share_whatever_is_drawn(plain, config):
+    alone = take(4, plain, **config)
+    pair = [take(4, plain, batch_size=8, rank=rank, num_ranks=2, **config) for rank in range(2)]
+    for one, *parts in zip(alone, *pair, strict=True):
+        assert one.keys == tuple(key for part in parts for key in part.keys)
+        np.testing.assert_array_equal(one.pixels_BHWC, np.concatenate([part.pixels_BHWC for part in parts]))
+
+
+def test_each_batch_has_a_side_of_its_own_and_every_side_comes(plain):
+    sides = [batch.pixels_BHWC.shape[1:] for batch in take(30, plain, sizes_px=(16, 20, 32))]
+    assert set(sides) == {(side, side, 3) for side in (16, 20, 32)}
+    assert min(sides.count(side) for side in set(sides)) > 3
+    keys = [batch.keys for batch in take(4, plain, sizes_px=(16, 20, 32))]
+    assert keys == [batch.keys for batch in take(4, plain)]
+
+
+def photo(seed, size=192):
+    """Waves of every length up to a tenth of the picture."""
+    rng = np.random.default_rng(seed)
+    rows, columns = np.mgrid[0:size, 0:size] / size * 6.28
+    pixels = np.full((size, size, 3), 127.0)
+    for _ in range(12):
+        down, across, phase = *rng.integers(-9, 10, 2), rng.random(3) * 6
+        pixels += 12 * np.sin(down * rows + across * columns)[..., None] * np.cos(phase)
+    file = io.BytesIO()
+    Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8)).save(file, "JPEG", quality=95)
+    return file.getvalue()
+
+
+def test_fast_decoding_shows_the_same_views_within_a_few_levels(tmp_path):
+    samples = [replace(sample, image=photo(i), extension="jpg") for i, sample in enumerate(shape_samples(24))]
+    shards = write_shards(tmp_path, samples)
+    # Colours are not stretched here, so that the difference is that of decoding and resizing.
+    config = {"batch_size": 24, "image_px": 48, "augment": AugmentSpec(num_ops=0), "seed": 1}
+    (exact,), (fast,) = (take(1, shards, decode=decode, **config) for decode in ("exact", "fast"))
+    assert fast.keys == exact.keys
+    np.testing.assert_array_equal(fast.tokens_BL, exact.tokens_BL)
+    difference = np.abs(fast.pixels_BHWC.astype(int) - exact.pixels_BHWC)
+    assert 0 < difference.mean() < 1.5
+    assert difference.max() < 40
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"batch_size": 0}, "batch_size.* at least 1"),
+        ({"sizes_px": (24, 0)}, "sizes_px .*at least 1"),
+        ({"num_workers": -1}, "num_workers and cache_mb must be at least 0"),
+        ({"decode": "quick"}, "decode must be exact or fast, got 'quick'"),
+    ],
+)
+def test_configurations_that_make_no_sense_are_refused(wrong, message):
+    with pytest.raises(ValueError, match=message):
+        StreamConfig(**{"batch_size": 4, "image_px": 24, **wrong})
 
 
 def test_the_main_caption_alone_where_that_is_asked(plain):

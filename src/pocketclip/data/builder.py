@@ -98,6 +98,15 @@ class BatchBuilder:
         for reader in self._readers:
             reader.close()
 
+    def batch_bytes(self, side: int) -> int:
+        """What the arrays of a batch of pictures of `side` pixels take, about and at most."""
+        pixels = sum(3 * px * px for px in (side, *self._extra_px))
+        tokens = 2 * 8 * self._tokenizer.config.context_length
+        teachers = self._blocks[0].header.teachers if self._blocks else ()
+        rows = sum(3 * 4 * teacher.embed_dim for teacher in teachers)
+        spare = 16 * 1024  # arrays begin at even places
+        return self.config.batch_size * (pixels + tokens + rows) + spare
+
     def build(self, plan: Plan, *, empty: Empty = np.empty) -> Batch:
         """Builds one batch.
 

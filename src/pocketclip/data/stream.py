@@ -20,6 +20,7 @@ from pocketclip.data.batch import Batch, StoredRows, StreamConfig
 from pocketclip.data.builder import BatchBuilder, Plan
 from pocketclip.data.index import Dropped
 from pocketclip.data.tokenize import Tokenizer
+from pocketclip.data.workers import AHEAD, Pending, Workers
 
 __all__ = ["Batch", "Position", "StoredRows", "Stream", "StreamConfig"]
 
@@ -86,6 +87,7 @@ class Stream:
             )
         self.position = self._whole(self.position)
         self._pool = ThreadPoolExecutor(config.num_threads, thread_name_prefix="batches")
+        self._workers = self._start_workers(shards, tokenizer, extra_px) if config.num_workers else None
 
     def __len__(self) -> int:
         """Batches of each process in an epoch."""
@@ -100,24 +102,42 @@ class Stream:
         self.close()
 
     def close(self) -> None:
-        """Stops the threads and closes the shards."""
+        """Ends the threads and processes, and closes the shards."""
+        if self._workers is not None:
+            self._workers.close()
         self._pool.shutdown(cancel_futures=True)
         self._builder.close()
 
     def __iter__(self) -> Iterator[Batch]:
-        ahead: deque[tuple[Position, Future[Batch]]] = deque()
+        ahead: deque[tuple[Position, Future[Batch] | Pending]] = deque()
         following = self.position
         while True:
-            while len(ahead) < 2 * self.config.num_threads:
-                future = self._pool.submit(self._builder.build, self._plan(following))
+            while len(ahead) < AHEAD * (self.config.num_workers or self.config.num_threads):
+                building = self._submit(self._plan(following))
                 following = self._after(following)
-                ahead.append((following, future))
-            after, future = ahead.popleft()
-            batch = future.result()
+                ahead.append((following, building))
+            after, building = ahead.popleft()
+            batch = building.result()
             self.position = after
             # Here and not where batches are built, which runs ahead: what was dropped belongs to the position.
             self.dropped.update((dropped.source, dropped) for dropped in batch.dropped)
             yield batch
+
+    def _start_workers(
+        self, shards: Sequence[Path], tokenizer: Tokenizer, extra_px: Sequence[int]
+    ) -> Workers:
+        return Workers(
+            shards,
+            config=self.config,
+            tokenizer=tokenizer,
+            extra_px=extra_px,
+            batch_bytes=self._builder.batch_bytes(max(self._sizes)),
+        )
+
+    def _submit(self, plan: Plan) -> Future[Batch] | Pending:
+        if self._workers is not None:
+            return self._workers.submit(plan)
+        return self._pool.submit(self._builder.build, plan)
 
     def _plan(self, position: Position) -> Plan:
         """This process's batch after `position`. All processes' have one side."""
