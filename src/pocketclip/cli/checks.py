@@ -70,7 +70,9 @@ class Verify:
         report = verify(self.data, config=config)
         lines = [
             f"{report.layout}: {report.num_shards} shards, {report.num_samples} samples",
-            f"{'':9}{report.num_checked} samples looked into, {report.num_texts} captions, {report.num_views} views replayed",
+            f"{report.num_checked:8} samples looked into",
+            f"{report.num_texts:8} captions",
+            f"{report.num_views:8} views replayed",
         ]
         for defect in report.defects[:_SHOWN]:
             place = f"{defect.shard}: {defect.key}" if defect.key else defect.shard
