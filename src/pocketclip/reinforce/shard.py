@@ -116,21 +116,29 @@ def reinforce_shard(
         shard = _Shard(writer=shard_writer(file, path=Path(name)), block=block)
         group = _Group(teachers, captioners, request=request, clock=clock)
         with ahead(messages(drawn, sizes=sizes, request=request), depth=_READY) as ready:
-            for message in clock.waiting("load", ready):
-                match message:
-                    case Pictures():
-                        group.caption(message)
-                    case Views():
-                        group.embed_images(message)
-                    case GroupEnd():
-                        samples, dropped = group.finished(message)
-                        with clock.time("write"):
-                            shard.add(samples)
-                        shard.dropped += dropped
-                        progress(message.num_items)
+            for num_items in _embedded(ready, group=group, shard=shard, clock=clock):
+                progress(num_items)
         if not shard.writer and group.refused:
             raise ValueError(f"no sample of {name} has an embedding: {group.refused}")
         return shard.facts(unit.sha256(), request=request, clock=clock)
+
+
+def _embedded(
+    ready: Iterator[Pictures | Views | GroupEnd], *, group: _Group, shard: _Shard, clock: _Clock
+) -> Iterator[int]:
+    """Lets captioners and teachers work on what is ready, and writes each group; yields its number of items."""
+    for message in clock.waiting("load", ready):
+        match message:
+            case Pictures():
+                group.caption(message)
+            case Views():
+                group.embed_images(message)
+            case GroupEnd():
+                samples, dropped = group.finished(message)
+                with clock.time("write"):
+                    shard.add(samples)
+                shard.dropped += dropped
+                yield message.num_items
 
 
 @dataclass(frozen=True, kw_only=True)
