@@ -27,7 +27,10 @@ Cli = Callable[
     ..., Any
 ]  # the fixtures `cli` and `run_python`; they give a record with code, out, err, sentence()
 
-VERBS = ("pack", "reinforce", "train", "evaluate", "export", "index", "search", "describe", "upload", "demo")
+VERBS = (
+    *("pack", "reinforce", "join", "publish", "verify", "inspect"),
+    *("train", "evaluate", "export", "index", "search", "describe", "upload", "demo"),
+)
 TORCH_VERBS = {
     "reinforce": ("data", "out", "--teacher", "a=a.safetensors"),
     "train": ("--list",),

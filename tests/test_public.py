@@ -20,7 +20,7 @@ import pytest
 import pocketclip
 
 ROOMS = sorted(module.name for module in pkgutil.iter_modules(pocketclip.__path__) if module.ispkg)
-TORCH_FREE = ("cli", "data", "pack", "runtime", "search")
+TORCH_FREE = ("cli", "data", "inspect", "join", "pack", "publish", "runtime", "search", "verify")
 # [B, D], [N, 3, H, W], [1, 512], [N, len(labels)], or the word for one number
 SHAPE = re.compile(r"\[[^\[\]\n]*[A-Z0-9][^\[\]\n]*\]|scalar|0-d")
 ARRAY = re.compile(r"Tensor|ndarray|NDArray")
