@@ -8,6 +8,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import DTypeLike
@@ -41,6 +42,18 @@ class Plan:
     side: int
 
 
+class KnownShard(NamedTuple):
+    """What was found out about a shard when it was opened.
+
+    Attributes:
+        places: of its samples, see `ShardReader`.
+        stamp: size in bytes and time of change in nanoseconds, which the file is to keep.
+    """
+
+    places: np.ndarray
+    stamp: tuple[int, int]
+
+
 @dataclass(frozen=True, kw_only=True)
 class _Pick:
     """What was chosen for one sample of a batch."""
@@ -62,6 +75,7 @@ class BatchBuilder:
         config: how samples become batches.
         tokenizer: of the model to train.
         extra_px: sides in pixels at which every view is made too.
+        known: what another builder of the same shards has found out about each, to be quicker; none for nothing.
 
     Attributes:
         num_samples: in all shards.
@@ -78,19 +92,30 @@ class BatchBuilder:
         config: StreamConfig,
         tokenizer: Tokenizer,
         extra_px: Sequence[int] = (),
+        known: Sequence[KnownShard] = (),
     ) -> None:
         self.config = config
         self._tokenizer = tokenizer
         self._extra_px = tuple(extra_px)
         self._paths = [Path(path) for path in shards]
-        self._readers = [ShardReader(path) for path in self._paths]
-        self._stamps = [_stamp(path) for path in self._paths]
+        self._stamps = [shard.stamp for shard in known] or [_stamp(path) for path in self._paths]
+        if known:
+            self._check_shards(np.arange(len(self._paths)))
+        places = [shard.places for shard in known] or [None] * len(self._paths)
+        self._readers = [ShardReader(path, places=own) for path, own in zip(self._paths, places, strict=True)]
         self._blocks = [self._block(index) for index in range(len(shards))] if config.replay else []
         self._check_teachers()
         self._starts = np.cumsum([0, *(len(reader) for reader in self._readers)])
         self.num_samples = int(self._starts[-1])
         self._cached: dict[tuple[int, int], Picture] = {}
         self._cache_left = config.cache_mb * 2**20
+
+    def known(self) -> list[KnownShard]:
+        """What a builder in another process need not find out again."""
+        return [
+            KnownShard(reader.places, stamp)
+            for reader, stamp in zip(self._readers, self._stamps, strict=True)
+        ]
 
     def close(self) -> None:
         """Closes the shards."""

@@ -15,10 +15,14 @@ import tarfile
 from collections.abc import Generator, Iterable, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from types import TracebackType
 from typing import IO, NamedTuple
 
+import numpy as np
+
+from pocketclip.data.places import end_of_samples, find_places, key_at
 from pocketclip.data.publish import publish_file
 from pocketclip.data.sample import IMAGE_EXTENSIONS, JsonValue, Sample
 
@@ -197,29 +201,23 @@ class _Member(NamedTuple):
     end: int
 
 
-class _Place(NamedTuple):
-    key: str
-    extension: str
-    image: _Member
-    details: _Member
-
-
 class ShardReader:
     """Random access to the samples and blocks of one of our own shards, through a memory map.
 
     Args:
         path: the shard.
+        places: of its samples, where another reader of the same file has found them.
 
     Attributes:
         path: as given.
-        keys: keys of the samples, in the order of the shard.
+        places: int64 [N, 4], where each sample's picture begins and ends, and its details; see `data/places.py`.
 
     Raises:
         ValueError: the file is empty, cut in the middle, damaged or not one of our shards.
         FileNotFoundError: there is no such file.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, places: np.ndarray | None = None) -> None:
         self.path = Path(path)
         with self.path.open("rb") as file:
             try:
@@ -228,22 +226,36 @@ class ShardReader:
                 raise ValueError(f"{self.path} is empty, not a shard: {_REMEDY}") from error
         self._view = memoryview(self._map)
         try:
-            self._places, self._blocks = _places(_members(self._view, path=self.path), path=self.path)
+            self.places, self._blocks = self._read(places)
         except ValueError:
             self.close()
             raise
-        self.keys: list[str] = [place.key for place in self._places]
+
+    def _read(self, places: np.ndarray | None) -> tuple[np.ndarray, dict[str, _Member]]:
+        if places is None:
+            places = find_places(self._view)
+        if places is not None:
+            rest = _members(self._view, path=self.path, at=end_of_samples(places))
+            if all(_is_block(member.name) for member in rest):
+                return places, {member.name[2:-2]: member for member in rest}
+        return _read_members(_members(self._view, path=self.path), path=self.path)
 
     def __len__(self) -> int:
-        return len(self._places)
+        return len(self.places)
+
+    @cached_property
+    def keys(self) -> list[str]:
+        """Keys of the samples, in the order of the shard."""
+        return [key_at(self._view, start)[0] for start in self.places[:, 0].tolist()]
 
     def __getitem__(self, i: int) -> Sample:
         """The sample at row `i`, counted from 0 (negative from the end)."""
-        place = self._places[i]
-        details = _parse_details(self._bytes(place.details), name=f"{self.path}: {place.details.name}")
-        return Sample(
-            key=place.key, image=self._bytes(place.image), extension=place.extension, **details._asdict()
+        start, end, details_start, details_end = self.places[i].tolist()
+        key, extension = key_at(self._view, start)
+        details = _parse_details(
+            bytes(self._view[details_start:details_end]), name=f"{self.path}: {key}.json"
         )
+        return Sample(key=key, image=bytes(self._view[start:end]), extension=extension, **details._asdict())
 
     def block(self, name: str) -> memoryview | None:
         """A view of the bytes of block `__name__` without a copy, or None when the shard has none."""
@@ -264,16 +276,12 @@ class ShardReader:
     ) -> None:
         self.close()
 
-    def _bytes(self, member: _Member) -> bytes:
-        return bytes(self._view[member.start : member.end])
-
 
 _REMEDY = "make or copy it again (`pocketclip pack SOURCE OUT` turns other tars into shards)"
 
 
-def _members(view: memoryview, *, path: Path) -> list[_Member]:
+def _members(view: memoryview, *, path: Path, at: int = 0) -> list[_Member]:
     members: list[_Member] = []
-    at = 0
     while True:
         header = bytes(view[at : at + _BLOCK])
         if len(header) < _BLOCK:
@@ -306,10 +314,11 @@ def _parse_header(header: bytes, *, path: Path, at: int) -> tuple[str, int]:
     return name, size
 
 
-def _places(members: list[_Member], *, path: Path) -> tuple[list[_Place], dict[str, _Member]]:
+def _read_members(members: list[_Member], *, path: Path) -> tuple[np.ndarray, dict[str, _Member]]:
+    """Places of the samples, and the blocks, wherever they are."""
     blocks = {m.name[2:-2]: m for m in members if _is_block(m.name)}
     files = [m for m in members if not _is_block(m.name)]
-    places: list[_Place] = []
+    places: list[tuple[int, int, int, int]] = []
     for row in range(0, len(files), 3):
         key, _, extension = files[row].name.partition(".")
         names = [m.name for m in files[row : row + 3]]
@@ -317,8 +326,9 @@ def _places(members: list[_Member], *, path: Path) -> tuple[list[_Place], dict[s
             raise ValueError(
                 f"{path} is a tar but not laid out as a pocketclip shard (at {' '.join(names)}): {_REMEDY}"
             )
-        places.append(_Place(key, extension, files[row], files[row + 2]))
-    return places, blocks
+        image, _, details = files[row : row + 3]
+        places.append((image.start, image.end, details.start, details.end))
+    return np.array(places, dtype=np.int64).reshape(-1, 4), blocks
 
 
 def _is_block(name: str) -> bool:

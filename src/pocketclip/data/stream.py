@@ -131,6 +131,7 @@ class Stream:
             config=self.config,
             tokenizer=tokenizer,
             extra_px=extra_px,
+            known=self._builder.known(),
             batch_bytes=self._builder.batch_bytes(max(self._sizes)),
         )
 

@@ -12,8 +12,10 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
 
+import numpy as np
+
 from pocketclip.data.batch import StreamConfig
-from pocketclip.data.builder import BatchBuilder
+from pocketclip.data.builder import BatchBuilder, KnownShard
 from pocketclip.data.slots import Slot
 from pocketclip.data.tokenize import Tokenizer
 
@@ -27,6 +29,9 @@ class Job:
         config: likewise.
         tokenizer: likewise.
         extra_px: likewise.
+        stamps: of the shards, as the parent found them.
+        counts: samples of each shard.
+        places: descriptor of memory with the places of all samples, int64 [N, 4].
         memory: descriptor of the memory that is shared with the parent.
         slots: start and length in bytes of each slot in it.
     """
@@ -35,6 +40,9 @@ class Job:
     config: StreamConfig
     tokenizer: Tokenizer
     extra_px: tuple[int, ...]
+    stamps: tuple[tuple[int, int], ...]
+    counts: tuple[int, ...]
+    places: int
     memory: int
     slots: tuple[tuple[int, int], ...]
 
@@ -70,7 +78,14 @@ def _serve(connection: Connection) -> None:
 
 
 def _builder(job: Job) -> BatchBuilder:
-    return BatchBuilder(job.shards, config=job.config, tokenizer=job.tokenizer, extra_px=job.extra_px)
+    num_samples = sum(job.counts)
+    slot = Slot(job.places, start=0, num_bytes=32 * num_samples)
+    places_N4 = slot.empty((num_samples, 4), np.int64)
+    parts = np.split(places_N4, np.cumsum(job.counts)[:-1])
+    known = [KnownShard(part, stamp) for part, stamp in zip(parts, job.stamps, strict=True)]
+    return BatchBuilder(
+        job.shards, config=job.config, tokenizer=job.tokenizer, extra_px=job.extra_px, known=known
+    )
 
 
 if __name__ == "__main__":

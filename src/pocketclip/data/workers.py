@@ -20,8 +20,10 @@ from multiprocessing import Pipe
 from multiprocessing.connection import Connection
 from pathlib import Path
 
+import numpy as np
+
 from pocketclip.data.batch import Batch, StreamConfig
-from pocketclip.data.builder import Plan
+from pocketclip.data.builder import KnownShard, Plan
 from pocketclip.data.slots import Parcel, Slot, open_memory
 from pocketclip.data.tokenize import Tokenizer
 from pocketclip.data.worker import Job
@@ -43,6 +45,7 @@ class Workers:
         config: how samples become batches; `num_workers` of it are started.
         tokenizer: of the model to train.
         extra_px: sides in pixels at which every view is made too.
+        known: of each shard.
         batch_bytes: what a batch takes at most.
     """
 
@@ -53,15 +56,20 @@ class Workers:
         config: StreamConfig,
         tokenizer: Tokenizer,
         extra_px: Sequence[int],
+        known: Sequence[KnownShard],
         batch_bytes: int,
     ) -> None:
         unit = mmap.ALLOCATIONGRANULARITY
         slot_bytes = -(-max(batch_bytes, 1) // unit) * unit
+        self._places = _share(known)
         job = Job(
             shards=tuple(Path(path) for path in shards),
             config=replace(config, cache_mb=config.cache_mb // config.num_workers),
             tokenizer=tokenizer,
             extra_px=tuple(extra_px),
+            stamps=tuple(shard.stamp for shard in known),
+            counts=tuple(len(shard.places) for shard in known),
+            places=self._places,
             memory=-1,
             slots=tuple((number * slot_bytes, slot_bytes) for number in range(_SLOTS)),
         )
@@ -75,6 +83,18 @@ class Workers:
         """Ends the processes; batches that were taken stay."""
         for worker in self._workers:
             worker.close()
+        if self._places >= 0:
+            os.close(self._places)
+            self._places = -1
+
+
+def _share(known: Sequence[KnownShard]) -> int:
+    """The places of all samples, in memory that every process maps: at scale they are too many for each to have."""
+    num_bytes = sum(shard.places.nbytes for shard in known)
+    memory = open_memory(num_bytes)
+    slot = Slot(memory, start=0, num_bytes=num_bytes)
+    np.concatenate([shard.places for shard in known], out=slot.empty((num_bytes // 32, 4), np.int64))
+    return memory
 
 
 class Pending:
@@ -162,7 +182,7 @@ class _Worker:
         process = subprocess.Popen(
             [sys.executable, "-P", *_WORKER, str(other.fileno())],
             stdin=subprocess.DEVNULL,
-            pass_fds=(other.fileno(), self._job.memory),
+            pass_fds=(other.fileno(), self._job.memory, self._job.places),
             process_group=0,  # Ctrl-C is for the parent
             env={**os.environ, **_ONE_THREAD, "PYTHONPATH": searched},
         )
