@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pocketclip.checkpoint.conversion import Conversion, convert
+from pocketclip.checkpoint.interpolate import interpolate
 from pocketclip.checkpoint.loaded import CheckpointConfig, Loaded, create, variant_config
 from pocketclip.checkpoint.records import structure, unstructure
 from pocketclip.checkpoint.state import load_state, save_state
@@ -14,6 +15,7 @@ __all__ = [
     "Loaded",
     "convert",
     "create",
+    "interpolate",
     "load",
     "load_state",
     "save",
