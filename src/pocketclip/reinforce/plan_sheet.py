@@ -88,7 +88,7 @@ class CostSheet:
         """Everything, as JSON."""
         hours = self.worker_hours
         sentences: list[JsonValue] = list(self.assumptions)
-        given: list[JsonValue] = sorted(self.given)
+        given: list[JsonValue] = [*sorted(self.given)]
         return {
             "num_samples": self.num_samples,
             "num_shards": self.num_shards,
