@@ -614,9 +614,11 @@ class TestTrain:
         out = tmp_path / "run"
         with largest_file(60_000):  # room for the configuration, not for a state
             assert self.run(cli, shapes, out).code == 1
-        (out / "state.safetensors").write_bytes(b"PK\x03\x04 not a state")
+        state = out / "states" / "step-00000001.safetensors"
+        state.parent.mkdir(exist_ok=True)
+        state.write_bytes(b"PK\x03\x04 not a state")
         ran = self.run(cli, shapes, out)
-        assert (ran.code, str(out / "state.safetensors") in ran.sentence()) == (1, True)
+        assert (ran.code, str(state) in ran.sentence()) == (1, True)
         assert "delete it" in ran.sentence()
 
 

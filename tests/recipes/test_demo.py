@@ -249,7 +249,7 @@ class TestKilled:
                 process.send_signal(signal.SIGKILL)
                 process.communicate()
                 return None
-        out, _ = process.communicate(timeout=60)
+        out, _ = process.communicate(timeout=600)
         assert process.returncode == 0, "".join(lines)
         return out
 

@@ -7,7 +7,7 @@ from importlib.util import find_spec
 
 # Modules that an extra of pyproject.toml brings, itself alone.
 MODULES: Mapping[str, tuple[str, ...]] = {
-    "train": ("cattrs", "torch"),
+    "train": ("cattrs", "tensorboard", "torch"),
     "onnx": ("onnx", "onnxscript"),
     "ray": ("ray",),
     "stores": ("obstore",),
