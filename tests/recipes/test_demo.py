@@ -84,7 +84,7 @@ def undisturbed(cache: Path) -> Walked:
 
 def shards(folder: Path) -> dict[str, bytes]:
     paths = [
-        path for room in ("emoji", "reinforced") for path in (folder / room).rglob("*") if path.is_file()
+        path for room in ("emoji", "reinforced") for path in (folder / room).rglob("*.tar") if path.is_file()
     ]
     return {str(path.relative_to(folder)): path.read_bytes() for path in paths}
 
