@@ -23,7 +23,12 @@ def test_every_parameter_is_in_one_group_and_only_matrices_decay():
     optimizer = make_adamw(model, config=OptimConfig(weight_decay=0.3))
     names = {id(parameter): name for name, parameter in model.named_parameters()}
     decayed, kept = (
-        [names[id(p)] for group in optimizer.param_groups if group["weight_decay"] == decay for p in group["params"]]
+        [
+            names[id(p)]
+            for group in optimizer.param_groups
+            if group["weight_decay"] == decay
+            for p in group["params"]
+        ]
         for decay in (0.3, 0.0)
     )
     assert len(decayed) + len(kept) == len({*decayed, *kept}) == len(names) - 1
