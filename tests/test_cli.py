@@ -29,11 +29,14 @@ Cli = Callable[
 
 VERBS = (
     *("pack", "reinforce", "join", "publish", "verify", "inspect"),
-    *("train", "evaluate", "export", "index", "search", "describe", "upload", "demo"),
+    *("train", "finetune", "plot", "evaluate", "export"),
+    *("index", "search", "describe", "upload", "demo"),
 )
 TORCH_VERBS = {
     "reinforce": ("data", "out", "--teacher", "a=a.safetensors"),
     "train": ("--list",),
+    "finetune": ("--data", "data", "--from", "a.safetensors", "--out", "out"),
+    "plot": ("run", "--out", "curves.svg"),
     "evaluate": ("a.safetensors", "--data", "data"),
     "export": ("a.safetensors", "out"),
     "describe": ("mobileclip2_s0",),

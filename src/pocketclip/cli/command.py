@@ -20,7 +20,9 @@ from pocketclip.cli.checks import Inspect, Verify
 from pocketclip.cli.convert import Convert
 from pocketclip.cli.describe import Describe
 from pocketclip.cli.extras import require
+from pocketclip.cli.finetune import Finetune
 from pocketclip.cli.hub import Upload
+from pocketclip.cli.plot import Plot
 from pocketclip.cli.published import Join, Publish
 from pocketclip.cli.shards import Pack, Reinforce
 from pocketclip.cli.terminal import drop_output, flush_output, readable_streams, say, sentence, who
@@ -43,6 +45,8 @@ _VERBS: Mapping[str, type] = {
     "verify": Verify,
     "inspect": Inspect,
     "train": Train,
+    "finetune": Finetune,
+    "plot": Plot,
     "evaluate": Evaluate,
     "export": Export,
     "index": Index,
