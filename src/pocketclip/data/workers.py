@@ -187,13 +187,12 @@ class _Worker:
             env={**os.environ, **_ONE_THREAD, "PYTHONPATH": searched},
         )
         other.close()
-        own.send(self._job)
+        with suppress(OSError):  # it is gone already: `receive` sees that
+            own.send(self._job)
         return process, own
 
     def _send(self, pending: Pending) -> None:
-        with suppress(
-            OSError
-        ):  # `receive` sees that the process is gone, and its successor is sent everything
+        with suppress(OSError):  # `receive` sees that it is gone, and its successor is sent everything
             self._connection.send((pending.plan, pending.slot))
 
     def _succeed(self) -> None:
