@@ -115,7 +115,8 @@ def main(
 
 def measure(num_shards: int) -> list[tuple[int, float, float]]:
     """Reinforces so many shards; (shards done, seconds, resident megabytes), a sample every tenth of a second."""
-    from pocketclip.reinforce import ReinforceConfig, TeacherSpec, driver, reinforce
+    from pocketclip.reinforce import ReinforceConfig, driver, reinforce
+    from pocketclip.teachers import TeacherSpec
 
     with tempfile.TemporaryDirectory() as folder:
         data = write_folder(Path(folder) / "data", num_shards)

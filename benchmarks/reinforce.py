@@ -51,20 +51,14 @@ from pocketclip.data.objects import Place, open_store
 from pocketclip.data.sample import Sample
 from pocketclip.data.scratch import scratch_folder
 from pocketclip.data.shard import ShardReader, write_shard
-from pocketclip.reinforce import (
-    EngineConfig,
-    ReinforceConfig,
-    ShardRequest,
-    Teacher,
-    TeacherSpec,
-    build_teacher,
-)
+from pocketclip.reinforce import EngineConfig, ReinforceConfig, ShardRequest
 from pocketclip.reinforce.driver import Crew, Driver
 from pocketclip.reinforce.ledger import Marker
 from pocketclip.reinforce.local import LocalCrew
 from pocketclip.reinforce.units import Plan, plan_units
 from pocketclip.reinforce.views import GroupEnd, Pictures, Views, draw_views, messages
 from pocketclip.reinforce.worker import Ensemble, Outcome, Task
+from pocketclip.teachers import Teacher, TeacherSpec, build_teacher
 
 Precision = Literal["fp32", "bf16"]
 

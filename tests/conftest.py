@@ -305,7 +305,8 @@ def teachers(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 @pytest.fixture(scope="session")
 def reinforced(shapes: Path, teachers: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The training split of `shapes`, three views of each picture, embeddings in float32."""
-    from pocketclip.reinforce import ReinforceConfig, TeacherSpec, reinforce
+    from pocketclip.reinforce import ReinforceConfig, reinforce
+    from pocketclip.teachers import TeacherSpec
 
     out = tmp_path_factory.mktemp("reinforced") / "shapes"
     specs = tuple(TeacherSpec(name=name, source=str(path)) for name, path in teachers.items())

@@ -11,7 +11,7 @@ import pytest
 pytest.importorskip("torch")
 
 from tests.conftest import shape_samples
-from tests.reinforce.plain_teachers import SOURCE
+from tests.teachers.plain_teachers import SOURCE
 
 from pocketclip.cli.shards import parse_teacher
 from pocketclip.data.index import read_index

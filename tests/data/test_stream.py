@@ -306,7 +306,7 @@ def test_a_batch_of_nothing_but_damage_is_an_error(tmp_path):
 
 @pytest.mark.parametrize("synthetic", [None, "rule"])
 def test_replayed_pixels_and_rows_are_those_of_the_stored_view_and_caption(stored, teachers, synthetic):
-    from pocketclip.reinforce import TeacherSpec, build_teacher
+    from pocketclip.teachers import TeacherSpec, build_teacher
 
     readers = [ShardReader(path) for path in stored]
     place = {key: (reader, row) for reader in readers for row, key in enumerate(reader.keys)}
@@ -421,7 +421,8 @@ def test_plain_shards_cannot_be_replayed(plain):
 
 
 def test_reinforcements_of_two_configurations_do_not_mix(shapes, stored, teachers, tmp_path):
-    from pocketclip.reinforce import ReinforceConfig, TeacherSpec, reinforce
+    from pocketclip.reinforce import ReinforceConfig, reinforce
+    from pocketclip.teachers import TeacherSpec
 
     spec = TeacherSpec(name="vit", source=str(teachers["vit"]))
     reinforce(shapes, tmp_path / "other", config=ReinforceConfig(teachers=(spec,), num_views=1))

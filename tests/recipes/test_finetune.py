@@ -17,7 +17,7 @@ from pocketclip.data.stream import StreamConfig
 from pocketclip.evaluate import Report
 from pocketclip.fit import LoopConfig, OptimConfig, read_journal
 from pocketclip.recipes.finetune import FOREIGN_LR, FinetuneConfig, finetune, finetune_run
-from pocketclip.reinforce import TeacherSpec
+from pocketclip.teachers import TeacherSpec
 from pocketclip.train import TrainConfig, train
 
 torch.set_num_threads(1)

@@ -4,11 +4,12 @@ import sys
 from pathlib import Path
 
 import pytest
-from tests.reinforce.plain_teachers import SOURCE, PlainTeacher
+from tests.teachers.plain_teachers import SOURCE, PlainTeacher
 
-from pocketclip.reinforce import ReinforceConfig, TeacherSpec
+from pocketclip.reinforce import ReinforceConfig
+from pocketclip.teachers import TeacherSpec
 
-HERE = Path(__file__).parent
+HERE = Path(__file__).parents[1] / "teachers"
 
 
 @pytest.fixture

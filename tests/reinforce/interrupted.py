@@ -16,7 +16,8 @@ from pathlib import Path
 
 import torch
 
-from pocketclip.reinforce import ReinforceConfig, TeacherSpec, reinforce, shard
+from pocketclip.reinforce import ReinforceConfig, reinforce, shard
+from pocketclip.teachers import TeacherSpec
 
 
 def main() -> None:

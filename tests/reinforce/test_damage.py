@@ -8,8 +8,8 @@ import tarfile
 from dataclasses import replace
 
 import pytest
-from tests.reinforce.plain_teachers import POISON, make
 from tests.reinforce.rows import SPEC, check_rows
+from tests.teachers.plain_teachers import POISON, make
 
 from pocketclip.data.foreign.candidate import admit
 from pocketclip.data.foreign.tars import read_tars

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from tests.reinforce.plain_teachers import PlainTeacher
+from tests.teachers.plain_teachers import PlainTeacher
 
-from pocketclip.reinforce import EncodeError
 from pocketclip.reinforce.encode import encoded
+from pocketclip.teachers import EncodeError
 
 
 class Teacher(PlainTeacher):

@@ -11,8 +11,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from tests.conftest import shape_samples
-from tests.reinforce.plain_teachers import SOURCE, PlainTeacher
 from tests.reinforce.test_shard import opened, request
+from tests.teachers.plain_teachers import SOURCE, PlainTeacher
 
 from pocketclip.data.augment_spec import AugmentSpec
 from pocketclip.data.codec import CODECS
@@ -21,11 +21,9 @@ from pocketclip.data.reinforcement import BLOCK_NAME, Embeddings, ReinforcementW
 from pocketclip.data.shard import ShardReader, write_shard
 from pocketclip.data.tables import read_tables
 from pocketclip.reinforce import (
-    CaptionerSpec,
     EngineConfig,
     PlanConfig,
     ReinforceConfig,
-    TeacherSpec,
     plan_reinforcement,
     plan_seconds,
     reinforce,
@@ -33,6 +31,7 @@ from pocketclip.reinforce import (
 )
 from pocketclip.reinforce.plan_bytes import ShardShape, sample_bytes, shard_frame_bytes, table_bytes
 from pocketclip.reinforce.plan_sheet import WHOLE, readable
+from pocketclip.teachers import CaptionerSpec, TeacherSpec
 
 FRAME = 10_240 / 2 + 600  # what a tar's end and the digits of a header may differ by
 

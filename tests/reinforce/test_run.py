@@ -17,23 +17,15 @@ from pathlib import Path
 import pytest
 import torch
 from tests.conftest import shape_samples
-from tests.reinforce.plain_teachers import PlainTeacher
+from tests.teachers.plain_teachers import PlainTeacher
 
 from pocketclip.data.index import ShardIndex, read_index, split_shards, write_index
 from pocketclip.data.objects import Place
 from pocketclip.data.publish import PublishError, sha256_file
 from pocketclip.data.reinforcement import BLOCK_NAME, Reinforcement
 from pocketclip.data.shard import ShardReader, write_shard
-from pocketclip.reinforce import (
-    CaptionerSpec,
-    EngineConfig,
-    FailedShardsError,
-    ReinforceConfig,
-    TeacherSpec,
-    build_teacher,
-    reinforce,
-    worker,
-)
+from pocketclip.reinforce import EngineConfig, FailedShardsError, ReinforceConfig, reinforce, worker
+from pocketclip.teachers import CaptionerSpec, TeacherSpec, build_teacher
 
 torch.set_num_threads(1)
 

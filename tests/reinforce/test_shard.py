@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.conftest import shape_samples
-from tests.reinforce.plain_teachers import POISON, PlainTeacher
 from tests.reinforce.rows import SPEC, check_rows
+from tests.teachers.plain_teachers import POISON, PlainTeacher
 
 from pocketclip.data.augment import apply, unpack
 from pocketclip.data.foreign.candidate import Candidate
@@ -22,7 +22,8 @@ from pocketclip.data.picture import decode
 from pocketclip.data.publish import sha256_file
 from pocketclip.data.reinforcement import BLOCK_NAME, Reinforcement
 from pocketclip.data.shard import ShardReader
-from pocketclip.reinforce import EncodeError, OpenUnit, ShardRequest, reinforce_shard
+from pocketclip.reinforce import OpenUnit, ShardRequest, reinforce_shard
+from pocketclip.teachers import EncodeError
 
 
 def request(**fields):
@@ -101,7 +102,7 @@ def test_every_row_is_its_own_samples_whatever_is_dropped_and_however_it_is_batc
 
 @pytest.mark.parametrize("batch_size", [4, 7, 256])
 def test_real_teachers_rows_are_those_of_the_sample_alone(tmp_path, teachers, batch_size):
-    from pocketclip.reinforce import TeacherSpec, build_teacher
+    from pocketclip.teachers import TeacherSpec, build_teacher
 
     models = [build_teacher(TeacherSpec(name=name, source=str(path))) for name, path in teachers.items()]
     samples = samples_with_damage(12, {0, 5, 6})

@@ -13,7 +13,8 @@ from pocketclip.data.stream import Stream, StreamConfig
 from pocketclip.data.tokenize import Tokenizer, TokenizerConfig
 from pocketclip.fit import LoopConfig, read_journal
 from pocketclip.recipes.run import taught_online, train_recipe
-from pocketclip.reinforce import ReinforceConfig, TeacherSpec, build_teacher, reinforce
+from pocketclip.reinforce import ReinforceConfig, reinforce
+from pocketclip.teachers import TeacherSpec, build_teacher
 from pocketclip.train import ObjectiveConfig, OnlineTeacher, TrainConfig, train
 from pocketclip.train.online import teach
 

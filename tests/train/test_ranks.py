@@ -14,7 +14,8 @@ import torch
 from pocketclip.checkpoint import load, unstructure
 from pocketclip.data.stream import StreamConfig
 from pocketclip.fit import LoopConfig, OptimConfig, read_journal, saved_states
-from pocketclip.reinforce import ReinforceConfig, TeacherSpec, reinforce
+from pocketclip.reinforce import ReinforceConfig, reinforce
+from pocketclip.teachers import TeacherSpec
 from pocketclip.train import ObjectiveConfig, TrainConfig, train
 
 torch.set_num_threads(1)

@@ -25,7 +25,8 @@ from pocketclip.data.shard import write_shard
 from pocketclip.data.stream import StreamConfig
 from pocketclip.fit import LoopConfig, OptimConfig, read_journal, saved_states
 from pocketclip.recipes.registry import recipe
-from pocketclip.reinforce import ReinforceConfig, TeacherSpec, reinforce
+from pocketclip.reinforce import ReinforceConfig, reinforce
+from pocketclip.teachers import TeacherSpec
 from pocketclip.train import ObjectiveConfig, TrainConfig, train
 
 torch.set_num_threads(1)

@@ -15,7 +15,8 @@ from pocketclip.data.codec import Codec
 
 if TYPE_CHECKING:
     from pocketclip.data.index import ShardIndex
-    from pocketclip.reinforce import CaptionerSpec, EngineConfig, ReinforceConfig, TeacherSpec
+    from pocketclip.reinforce import EngineConfig, ReinforceConfig
+    from pocketclip.teachers import CaptionerSpec, TeacherSpec
 
 _WITH_REVISION = ("hf-hub", "transformers")  # sources whose names may end in @REVISION
 
@@ -220,7 +221,7 @@ class Reinforce:
 
 def parse_teacher(text: str) -> TeacherSpec:
     """NAME=SOURCE[@SCALE], or the path of a checkpoint, named after its run's folder."""
-    from pocketclip.reinforce import TeacherSpec
+    from pocketclip.teachers import TeacherSpec
 
     name, source = _named(text)
     before, separator, scale = source.rpartition("@")
@@ -241,7 +242,7 @@ def parse_teacher(text: str) -> TeacherSpec:
 
 
 def _captioner(text: str, *, num_captions: int) -> CaptionerSpec:
-    from pocketclip.reinforce import CaptionerSpec
+    from pocketclip.teachers import CaptionerSpec
 
     name, separator, source = text.partition("=")
     if not separator:

@@ -19,7 +19,8 @@ from pathlib import Path
 from pocketclip.data.augment import AugmentSpec
 from pocketclip.data.stream import StreamConfig
 from pocketclip.fit import LoopConfig, OptimConfig
-from pocketclip.reinforce import ReinforceConfig, TeacherSpec
+from pocketclip.reinforce import ReinforceConfig
+from pocketclip.teachers import TeacherSpec
 from pocketclip.train import ObjectiveConfig, TrainConfig
 
 # An emoji fills its picture: crops as small as the published 8% would show nothing of what its caption says.

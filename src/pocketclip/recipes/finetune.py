@@ -29,7 +29,8 @@ from pocketclip.fit import LoopConfig, OptimConfig, TrackConfig
 from pocketclip.pack import PackConfig, pack
 from pocketclip.recipes.finetune_report import AFTER, BEFORE, TUNED, Tuned, write_report
 from pocketclip.recipes.run import train_recipe
-from pocketclip.reinforce import ReinforceConfig, TeacherSpec, reinforce
+from pocketclip.reinforce import ReinforceConfig, reinforce
+from pocketclip.teachers import TeacherSpec
 from pocketclip.train import CHECKPOINT_FILE, Freeze, ObjectiveConfig, TrainConfig
 
 METRIC = "validation/mean_recall@1"

@@ -18,7 +18,8 @@ from dataclasses import replace
 
 from pocketclip.data.augment import AugmentSpec
 from pocketclip.recipes.mobileclip2 import b as mobileclip2_b
-from pocketclip.reinforce import ReinforceConfig, TeacherSpec
+from pocketclip.reinforce import ReinforceConfig
+from pocketclip.teachers import TeacherSpec
 from pocketclip.train import TrainConfig
 
 

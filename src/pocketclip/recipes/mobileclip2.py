@@ -27,7 +27,8 @@ from dataclasses import replace
 from pocketclip.data.augment import AugmentSpec
 from pocketclip.data.stream import StreamConfig
 from pocketclip.fit import LoopConfig, OptimConfig
-from pocketclip.reinforce import ReinforceConfig, TeacherSpec
+from pocketclip.reinforce import ReinforceConfig
+from pocketclip.teachers import TeacherSpec
 from pocketclip.train import ObjectiveConfig, TrainConfig
 
 NUM_STEPS = 200_000

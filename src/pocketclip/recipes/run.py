@@ -13,7 +13,7 @@ from tyro.conf import arg
 
 from pocketclip.evaluate import make_evaluator
 from pocketclip.fit import TrackConfig
-from pocketclip.reinforce import TeacherSpec, build_teacher
+from pocketclip.teachers import TeacherSpec, build_teacher
 from pocketclip.train import CHECKPOINT_FILE, OnlineSpec, OnlineTeacher, TrainConfig, starting_model, train
 
 

@@ -2,34 +2,24 @@
 
 from __future__ import annotations
 
-from pocketclip.reinforce.captioner import Captioner, CaptionerSpec, build_captioner
 from pocketclip.reinforce.config import EngineConfig, ReinforceConfig
 from pocketclip.reinforce.driver import FailedShardsError
 from pocketclip.reinforce.plan import PlanConfig, plan_reinforcement
 from pocketclip.reinforce.plan_sheet import CostSheet
 from pocketclip.reinforce.run import reinforce
 from pocketclip.reinforce.shard import ShardFacts, reinforce_shard
-from pocketclip.reinforce.teacher import EncodeError, Precision, Teacher, TeacherSpec, build_teacher
 from pocketclip.reinforce.units import OpenUnit
 from pocketclip.reinforce.views import ShardRequest
 
 __all__ = [
-    "Captioner",
-    "CaptionerSpec",
     "CostSheet",
-    "EncodeError",
     "EngineConfig",
     "FailedShardsError",
     "OpenUnit",
     "PlanConfig",
-    "Precision",
     "ReinforceConfig",
     "ShardFacts",
     "ShardRequest",
-    "Teacher",
-    "TeacherSpec",
-    "build_captioner",
-    "build_teacher",
     "plan_reinforcement",
     "reinforce",
     "reinforce_shard",

@@ -8,8 +8,8 @@ from typing import Literal
 
 from pocketclip.data.augment import AugmentSpec
 from pocketclip.data.codec import Codec
-from pocketclip.reinforce.captioner import CaptionerSpec
-from pocketclip.reinforce.teacher import Precision, TeacherSpec
+from pocketclip.teachers.captioner import CaptionerSpec
+from pocketclip.teachers.teacher import Precision, TeacherSpec
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,7 +9,7 @@ from typing import TypeVar, cast
 
 import numpy as np
 
-from pocketclip.reinforce.teacher import EncodeError, Teacher
+from pocketclip.teachers.teacher import EncodeError, Teacher
 
 Rows = TypeVar("Rows", np.ndarray, Sequence[str])
 

@@ -22,13 +22,13 @@ from pocketclip.data.index import Dropped
 from pocketclip.data.objects import Place, open_store
 from pocketclip.data.picture import decode
 from pocketclip.data.sample import Sample
-from pocketclip.reinforce.captioner import build_captioner
 from pocketclip.reinforce.config import EngineConfig, ReinforceConfig
 from pocketclip.reinforce.plan_bytes import ShardShape, sample_bytes, shard_frame_bytes, table_bytes
 from pocketclip.reinforce.plan_seconds import Measured, measure
 from pocketclip.reinforce.plan_sheet import CostSheet
-from pocketclip.reinforce.teacher import Teacher, build_teacher
 from pocketclip.reinforce.units import Item, Plan, open_unit, plan_units
+from pocketclip.teachers.captioner import build_captioner
+from pocketclip.teachers.teacher import Teacher, build_teacher
 
 _DECLARED_PX = 224  # side of the pictures of a teacher that is not there
 _WIDTH = re.compile(r"width:([1-9][0-9]{0,5})")

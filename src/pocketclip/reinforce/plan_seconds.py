@@ -19,11 +19,11 @@ from pocketclip.data.picture import decode
 from pocketclip.data.reinforcement import BLOCK_NAME, Embeddings, ReinforcementWriter, TeacherRecord
 from pocketclip.data.sample import Sample
 from pocketclip.data.shard import shard_writer
-from pocketclip.reinforce.captioner import Captioner
 from pocketclip.reinforce.config import ReinforceConfig
 from pocketclip.reinforce.encode import Rows, encoded, taken
-from pocketclip.reinforce.teacher import Teacher
 from pocketclip.reinforce.views import Drawn, ShardRequest, draw_views
+from pocketclip.teachers.captioner import Captioner
+from pocketclip.teachers.teacher import Teacher
 
 _ENOUGH_S = 1.5
 """A step is repeated until it has taken so long."""

@@ -14,13 +14,13 @@ from pocketclip.data.objects import Place, Store, open_store
 from pocketclip.data.publish import PublishError
 from pocketclip.data.reinforcement import TeacherRecord
 from pocketclip.data.sample import JsonValue
-from pocketclip.reinforce.captioner import Captioner, build_captioner
 from pocketclip.reinforce.config import ReinforceConfig
 from pocketclip.reinforce.ledger import Ledger, Marker
 from pocketclip.reinforce.shard import ShardFacts, reinforce_shard
-from pocketclip.reinforce.teacher import Teacher, build_teacher
 from pocketclip.reinforce.units import Unit, open_unit
 from pocketclip.reinforce.views import ShardRequest
+from pocketclip.teachers.captioner import Captioner, build_captioner
+from pocketclip.teachers.teacher import Teacher, build_teacher
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -19,9 +19,9 @@ from torch import Tensor, nn
 
 from pocketclip.data.preprocess import Preprocess
 from pocketclip.data.sample import JsonValue
-from pocketclip.reinforce.teacher import TeacherSpec
-from pocketclip.reinforce.towers import Towers, weights_digest
-from pocketclip.reinforce.vocabulary import vocabulary_digest
+from pocketclip.teachers.teacher import TeacherSpec
+from pocketclip.teachers.towers import Towers, weights_digest
+from pocketclip.teachers.vocabulary import vocabulary_digest
 
 if TYPE_CHECKING:
     from types import ModuleType

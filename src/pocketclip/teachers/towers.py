@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from pocketclip.data.preprocess import Preprocess
 from pocketclip.data.reinforcement import TeacherRecord
 from pocketclip.data.sample import JsonValue
-from pocketclip.reinforce.teacher import EncodeError, Precision, TeacherSpec
+from pocketclip.teachers.teacher import EncodeError, Precision, TeacherSpec
 
 AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
 """What automatic mixed precision computes in, by name; float32 is none."""

@@ -11,7 +11,7 @@ from typing import Protocol, runtime_checkable
 from PIL import Image
 
 from pocketclip.data.sample import JsonValue
-from pocketclip.reinforce.teacher import Precision, plugged_function
+from pocketclip.teachers.teacher import Precision, plugged_function
 
 _NAME = re.compile(r"[A-Za-z0-9_-]+")
 _WORD = re.compile(r"\w+")
@@ -119,7 +119,7 @@ def build_captioner(spec: CaptionerSpec, *, device: str = "cpu", precision: Prec
                 )
             return captioner
         case "open_clip" | "hf-hub":
-            from pocketclip.reinforce.captioner_coca import build_coca
+            from pocketclip.teachers.captioner_coca import build_coca
 
             return build_coca(spec, device=device, precision=precision)
     raise ValueError(

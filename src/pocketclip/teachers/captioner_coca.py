@@ -18,11 +18,11 @@ from torch import Tensor
 from pocketclip.checkpoint.hub import PREFIX, fetch
 from pocketclip.data.augment import seeded
 from pocketclip.data.sample import JsonValue
-from pocketclip.reinforce.captioner import CaptionerSpec, usable
-from pocketclip.reinforce.open_clip_models import OpenClipModel, load_open_clip, load_open_clip_folder
-from pocketclip.reinforce.sampling import choose
-from pocketclip.reinforce.teacher import Precision
-from pocketclip.reinforce.towers import AUTOCAST, torch_device
+from pocketclip.teachers.captioner import CaptionerSpec, usable
+from pocketclip.teachers.open_clip_models import OpenClipModel, load_open_clip, load_open_clip_folder
+from pocketclip.teachers.sampling import choose
+from pocketclip.teachers.teacher import Precision
+from pocketclip.teachers.towers import AUTOCAST, torch_device
 
 
 def build_coca(spec: CaptionerSpec, *, device: str, precision: Precision) -> CocaCaptioner:

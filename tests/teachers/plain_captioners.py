@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from PIL import Image
 
-from pocketclip.reinforce import CaptionerSpec
+from pocketclip.teachers import CaptionerSpec
 
 
 class PlainCaptioner:

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from pocketclip.checkpoint import Loaded, load
-from pocketclip.reinforce.teacher import SOURCES, TeacherSpec
-from pocketclip.reinforce.towers import Towers
+from pocketclip.teachers.teacher import SOURCES, TeacherSpec
+from pocketclip.teachers.towers import Towers
 
 
 def checkpoint_towers(spec: TeacherSpec) -> Towers:

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from pocketclip.data.reinforcement import TeacherRecord
-from pocketclip.reinforce import TeacherSpec
+from pocketclip.teachers import TeacherSpec
 
 SOURCE = "python:plain_teachers:make"
 POISON = "a text that breaks the tokenizer"

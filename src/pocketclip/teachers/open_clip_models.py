@@ -19,8 +19,8 @@ from torch import Tensor
 from pocketclip.data.preprocess import Preprocess
 from pocketclip.data.sample import JsonValue
 from pocketclip.data.tokenize import Tokenizer, TokenizerConfig
-from pocketclip.reinforce.towers import weights_digest
-from pocketclip.reinforce.vocabulary import vocabulary_digest
+from pocketclip.teachers.towers import weights_digest
+from pocketclip.teachers.vocabulary import vocabulary_digest
 
 if TYPE_CHECKING:
     from types import ModuleType

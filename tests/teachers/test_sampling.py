@@ -8,7 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pocketclip.reinforce.sampling import choose
+from pocketclip.teachers.sampling import choose
 
 EVERYTHING = {"temperature": 1.0, "top_k": None, "top_p": 1.0}
 

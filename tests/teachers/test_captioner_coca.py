@@ -9,10 +9,10 @@ import pytest
 import torch
 from PIL import Image
 
-from pocketclip.reinforce import CaptionerSpec, build_captioner
-from pocketclip.reinforce.captioner import usable
-from pocketclip.reinforce.captioner_coca import CocaCaptioner
-from pocketclip.reinforce.open_clip_models import load_open_clip
+from pocketclip.teachers import CaptionerSpec, build_captioner
+from pocketclip.teachers.captioner import usable
+from pocketclip.teachers.captioner_coca import CocaCaptioner
+from pocketclip.teachers.open_clip_models import load_open_clip
 
 open_clip = pytest.importorskip("open_clip")
 pytestmark = pytest.mark.reference
@@ -228,7 +228,7 @@ def test_half_precision_writes_captions_too():
 
 
 def test_a_teacher_can_be_a_coca(found):
-    from pocketclip.reinforce import TeacherSpec, build_teacher
+    from pocketclip.teachers import TeacherSpec, build_teacher
 
     teacher = build_teacher(TeacherSpec(name="coca", source="open_clip:tiny-coca/random"))
     assert teacher.encode_text(["a dog"]).shape == (1, 16)

@@ -15,7 +15,7 @@ from open_clip.coca_model import CoCa  # noqa: E402
 from open_clip.model import CLIP, CLIPTextCfg, CLIPVisionCfg  # noqa: E402
 from open_clip.transformer import AttentionalPooler, ResidualAttentionBlock  # noqa: E402
 
-from pocketclip.reinforce.open_clip_attention import MergedAttention, merge_attention  # noqa: E402
+from pocketclip.teachers.open_clip_attention import MergedAttention, merge_attention  # noqa: E402
 
 VISION = CLIPVisionCfg(image_size=32, layers=2, width=32, head_width=16, patch_size=8)
 TEXT = CLIPTextCfg(context_length=12, vocab_size=100, width=32, heads=4, layers=2)

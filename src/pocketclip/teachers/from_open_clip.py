@@ -10,15 +10,15 @@ from torch import Tensor, nn
 
 from pocketclip.checkpoint import load
 from pocketclip.checkpoint.hub import PREFIX, fetch, model_files
-from pocketclip.reinforce.open_clip_models import (
+from pocketclip.teachers.from_checkpoint import loaded_towers
+from pocketclip.teachers.open_clip_models import (
     CONFIG_FILE,
     OpenClipModel,
     load_open_clip,
     load_open_clip_folder,
 )
-from pocketclip.reinforce.teacher import TeacherSpec
-from pocketclip.reinforce.teacher_checkpoint import loaded_towers
-from pocketclip.reinforce.towers import Towers
+from pocketclip.teachers.teacher import TeacherSpec
+from pocketclip.teachers.towers import Towers
 
 
 def open_clip_towers(spec: TeacherSpec, reference: str) -> Towers:
@@ -44,7 +44,7 @@ def hub_towers(spec: TeacherSpec, reference: str) -> Towers:
 
 
 def _towers(found: OpenClipModel) -> Towers:
-    from pocketclip.reinforce.open_clip_attention import merge_attention  # it needs open_clip
+    from pocketclip.teachers.open_clip_attention import merge_attention  # it needs open_clip
 
     model = found.model
     merge_attention(model)

@@ -131,23 +131,23 @@ def build_teacher(
     kind, separator, rest = spec.source.partition(":")
     if separator and kind == "python":
         return _plugged(spec, rest, device=device, precision=precision, compiled=compiled)
-    from pocketclip.reinforce.towers import TowerTeacher
+    from pocketclip.teachers.towers import TowerTeacher
 
     match kind if separator else "":
         case "open_clip":
-            from pocketclip.reinforce.teacher_open_clip import open_clip_towers
+            from pocketclip.teachers.from_open_clip import open_clip_towers
 
             towers = open_clip_towers(spec, rest)
         case "hf-hub":
-            from pocketclip.reinforce.teacher_open_clip import hub_towers
+            from pocketclip.teachers.from_open_clip import hub_towers
 
             towers = hub_towers(spec, rest)
         case "transformers":
-            from pocketclip.reinforce.teacher_transformers import transformers_towers
+            from pocketclip.teachers.from_transformers import transformers_towers
 
             towers = transformers_towers(spec, rest)
         case _:
-            from pocketclip.reinforce.teacher_checkpoint import checkpoint_towers
+            from pocketclip.teachers.from_checkpoint import checkpoint_towers
 
             towers = checkpoint_towers(spec)
     return TowerTeacher(spec, towers, device=device, precision=precision, compiled=compiled)

@@ -13,8 +13,8 @@ from torch import nn
 from pocketclip.checkpoint import load
 from pocketclip.data.preprocess import Preprocess
 from pocketclip.data.reinforcement import TeacherRecord
-from pocketclip.reinforce import EncodeError, Teacher, TeacherSpec, build_teacher
-from pocketclip.reinforce.towers import Towers, TowerTeacher, weights_digest
+from pocketclip.teachers import EncodeError, Teacher, TeacherSpec, build_teacher
+from pocketclip.teachers.towers import Towers, TowerTeacher, weights_digest
 
 TEXTS = ["a red circle", "eine grüne Katze", "🙂", "word " * 200, "  "]
 
@@ -84,7 +84,7 @@ def test_another_process_builds_the_same_teacher_from_the_pickled_spec(spec, run
     teacher = build_teacher(spec)
     (tmp_path / "spec").write_bytes(pickle.dumps(spec))
     code = (
-        "import pickle, sys; from pocketclip.reinforce import build_teacher;"
+        "import pickle, sys; from pocketclip.teachers import build_teacher;"
         "teacher = build_teacher(pickle.load(open(sys.argv[1], 'rb')));"
         "print(teacher.record, teacher.encode_text(['a red circle']).tobytes().hex())"
     )

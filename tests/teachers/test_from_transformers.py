@@ -12,7 +12,7 @@ import safetensors.torch
 import torch
 from PIL import Image
 
-from pocketclip.reinforce import EncodeError, TeacherSpec, build_teacher
+from pocketclip.teachers import EncodeError, TeacherSpec, build_teacher
 
 transformers = pytest.importorskip("transformers")
 tokenizers = pytest.importorskip("tokenizers")

@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 
 from pocketclip.checkpoint import load
-from pocketclip.reinforce import EncodeError, TeacherSpec, build_teacher, teacher_open_clip
+from pocketclip.teachers import EncodeError, TeacherSpec, build_teacher, from_open_clip
 
 open_clip = pytest.importorskip("open_clip")
 pytestmark = pytest.mark.reference
@@ -194,7 +194,7 @@ def test_a_repository_is_read_by_whichever_layout_it_has(tmp_path, monkeypatch, 
     ours = write_folder(tmp_path / "ours", model)  # as an upload writes it: for pocketclip, and for open_clip
     shutil.copy(tiny_checkpoint, ours / "pocketclip.safetensors")
     places = {"hf-hub:org/theirs@v1": folder, "hf-hub:org/ours": ours}
-    monkeypatch.setattr(teacher_open_clip, "fetch", places.__getitem__)
+    monkeypatch.setattr(from_open_clip, "fetch", places.__getitem__)
     theirs = build_teacher(spec("hf-hub:org/theirs@v1"))
     assert theirs.record.digest == build_teacher(spec(f"open_clip:{folder}")).record.digest
     assert build_teacher(spec("hf-hub:org/ours")).record.digest == load(tiny_checkpoint).digest

@@ -7,8 +7,8 @@ import pickle
 import pytest
 from PIL import Image
 
-from pocketclip.reinforce import Captioner, CaptionerSpec, build_captioner
-from pocketclip.reinforce.captioner import usable
+from pocketclip.teachers import Captioner, CaptionerSpec, build_captioner
+from pocketclip.teachers.captioner import usable
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,1 @@
+"""Captioning pictures, and how good the captions are."""

@@ -1,0 +1,1 @@
+"""Filtering: scores of image-text pairs, and what of a pool is kept by them."""
