@@ -73,6 +73,8 @@ def test_attention_to_other_things_stays_as_it_is():
     text |= {"embed_cls": True, "output_tokens": True}
     decoder = {"context_length": 12, "vocab_size": 100, "width": 32, "heads": 4, "layers": 1}
     model = CoCa(embed_dim=32, multimodal_cfg=decoder, text_cfg=text, vision_cfg=vision).eval()
+    for parameter in model.parameters():  # open_clip leaves some as the memory was
+        nn.init.normal_(parameter, std=0.02)
     merge_attention(model)
     poolers = [module for module in model.modules() if isinstance(module, AttentionalPooler)]
     across = [
