@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -12,8 +12,10 @@ from pocketclip.cli.extras import require
 from pocketclip.cli.verbs import SHOWN, Outcome, UsageError, some
 from pocketclip.data.augment_spec import AugmentSpec
 from pocketclip.data.codec import Codec
+from pocketclip.data.foreign.annotation_spec import Format
 
 if TYPE_CHECKING:
+    from pocketclip.data.foreign.annotation_spec import AnnotationSpec
     from pocketclip.data.index import ShardIndex
     from pocketclip.reinforce import EngineConfig, ReinforceConfig
     from pocketclip.teachers import CaptionerSpec, TeacherSpec
@@ -27,12 +29,15 @@ class Pack:
 
     SOURCE is a folder (pictures with a .txt beside each, or with metadata.jsonl or captions.csv),
     WebDataset tars, parquet with the pictures in it, or the word `emoji`: the demo's data set.
+    With --format it is the records of a caption data set: MSCOCO, DOCCI, DCI, GBC or Recap-COCO.
     What cannot be used is dropped, counted, and listed with its reason in OUT/index.json.
 
     Examples:
         pocketclip pack photos/ data/
         pocketclip pack "shards/{000..009}.tar" data/
         pocketclip pack emoji emoji/
+        pocketclip pack captions_train2017.json coco38k/ --pictures train2017/ --licences permissive
+        pocketclip pack densely_captioned_images/ dci/ --format dci --text extended
     """
 
     source: Positional[str]
@@ -45,6 +50,17 @@ class Pack:
     """Most samples in a shard."""
     max_concepts: Annotated[int | None, arg(help_behavior_hint="(default: all)")] = None
     """Pack about this many emoji (`emoji` only)."""
+    format: Annotated[Format | None, arg(help_behavior_hint="(default: none, or by the file's name)")] = None
+    """A caption data set whose records name its pictures."""
+    pictures: Annotated[str | None, arg(help_behavior_hint="(default: where the release has them)")] = None
+    """Folder of its pictures (--format)."""
+    text: Annotated[str | None, arg(help_behavior_hint="(default: the first)")] = None
+    """Which of its texts (--format): dci short, extended, complete; gbc short, long, short-relation; recap-coco
+    recaption, caption, both."""
+    licences: Annotated[tuple[str, ...], arg(metavar="ID ...", help_behavior_hint="(default: all)")] = ()
+    """Ids of the licences to keep (coco); `permissive` is 4 5 6, which makes MSCOCO-38k."""
+    release_split: Annotated[str | None, arg(help_behavior_hint="(default: train)")] = None
+    """Which of the release's own splits (docci)."""
     json: bool = False
     """Print JSON."""
 
@@ -53,16 +69,37 @@ class Pack:
         from pocketclip.pack import EmojiConfig, PackConfig, pack, pack_emoji
 
         if self.source == "emoji":
+            if self.annotated() is not None:
+                raise UsageError("--format and its options are for caption data sets, not for `emoji`")
             if self.validation is not None:
                 raise UsageError("--validation is for own data: the splits of `emoji` are fixed")
             emoji = EmojiConfig(shard_samples=self.shard_samples, max_concepts=self.max_concepts)
             return _shards_outcome(pack_emoji(self.out, config=emoji), self.out, all_in="index.json")
         if self.max_concepts is not None:
             raise UsageError("--max-concepts is for `emoji` only")
-        own = PackConfig(shard_samples=self.shard_samples)
+        own = PackConfig(shard_samples=self.shard_samples, annotated=self.annotated())
         if self.validation is not None:
-            own = PackConfig(shard_samples=self.shard_samples, validation=self.validation)
+            own = replace(own, validation=self.validation)
         return _shards_outcome(pack(Path(self.source), self.out, config=own), self.out, all_in="index.json")
+
+    def annotated(self) -> AnnotationSpec | None:
+        """What is asked of a caption data set; None where SOURCE is none."""
+        from pocketclip.data.foreign.annotated import recognised
+        from pocketclip.data.foreign.annotation_spec import AnnotationSpec
+
+        known = recognised(Path(self.source))
+        name = self.format or (known.format if known else None)
+        if name is None:
+            if self.pictures or self.text or self.licences or self.release_split:
+                raise UsageError("--pictures, --text, --licences and --release-split need --format")
+            return None
+        return AnnotationSpec(
+            format=name,
+            pictures=self.pictures,
+            text=self.text,
+            licences=_licences(self.licences),
+            split=self.release_split,
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -274,6 +311,16 @@ def _rate(text: str) -> tuple[str, float]:
     return part, float(rate)
 
 
+def _licences(texts: tuple[str, ...]) -> tuple[int, ...]:
+    from pocketclip.data.foreign.coco import PERMISSIVE
+
+    if texts == ("permissive",):
+        return PERMISSIVE
+    if not all(text.isdecimal() for text in texts):
+        raise UsageError(f"--licences {' '.join(texts)}: give ids (4 5 6), or the word permissive")
+    return tuple(int(text) for text in texts)
+
+
 def _option(text: str) -> tuple[str, str]:
     key, separator, value = text.partition("=")
     if not separator or not key:
@@ -285,6 +332,7 @@ def _shards_outcome(index: ShardIndex, out: Path | str, *, all_in: str) -> Outco
     counts = {split: index.num_samples(split) for split in index.splits}
     folder = str(out).rstrip("/")
     lines = [f"{count:8} samples  {folder}/{split}" for split, count in counts.items()]
+    lines += [f"{count:8} under {licence}" for licence, count in index.licences.items()]
     counted = index.config.get("num_dropped")
     num_dropped = counted if isinstance(counted, int) else len(index.dropped)
     lines += some(
@@ -294,6 +342,7 @@ def _shards_outcome(index: ShardIndex, out: Path | str, *, all_in: str) -> Outco
         lines.append(f"{'':8} {folder}/{all_in} lists them all")
     values = {
         "splits": counts,
+        "licences": dict(index.licences),
         "num_dropped": num_dropped,
         "dropped": [asdict(dropped) for dropped in index.dropped],
     }

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from pocketclip.data.foreign.annotated import picture_folder, read_annotated, recognised, record_paths
+from pocketclip.data.foreign.annotation_spec import AnnotationSpec
 from pocketclip.data.foreign.candidate import unit_hash
 from pocketclip.data.foreign.source import list_files, read_source
 from pocketclip.data.index import ShardIndex
@@ -24,11 +26,14 @@ class PackConfig:
         validation: fraction of the samples, by a hash of their keys, that become the split "validation".
         shard_samples: most samples a shard.
         salt: other salts draw another validation split and order.
+        annotated: the source is the records of a caption data set (MSCOCO, DOCCI, DCI, GBC, Recap-COCO), and this says
+            which; None recognises what can be recognised by its name.
     """
 
     validation: float = 0.05
     shard_samples: int = 1000
     salt: str = "pocketclip"
+    annotated: AnnotationSpec | None = None
 
     def __post_init__(self) -> None:
         if not 0 <= self.validation < 1:
@@ -46,7 +51,7 @@ def pack(source: Path, out: Path, *, config: PackConfig) -> ShardIndex:
 
     Args:
         source: a folder, a table, a tar, a parquet file, or tars as a pattern "shards/{000..127}.tar".
-            Layouts that are understood: `LAYOUTS`.
+            Layouts that are understood: `LAYOUTS`. With `config.annotated`, the records of a caption data set.
         out: the folder to make.
         config: split and size.
 
@@ -60,24 +65,58 @@ def pack(source: Path, out: Path, *, config: PackConfig) -> ShardIndex:
         PublishError: `out` cannot be written.
     """
     source, out = Path(source), Path(out)
+    annotated = config.annotated or recognised(source)
+    if annotated is not None:
+        return _pack_annotated(source, out, config=config, spec=annotated)
     files, root = list_files(source)
     if out.resolve().is_relative_to(source.resolve()):
         raise ValueError(f"{out} lies inside {source}: choose an output folder elsewhere")
-    job = PackJob(
-        out=out,
-        source=str(source),
-        config={**asdict(config), "layout": _LAYOUT, "fingerprint": _fingerprint(files, root=root)},
-        shard_samples=dict.fromkeys(("train", "validation"), config.shard_samples),
-    )
+    job = _job(source, out, config=config, fingerprint=_fingerprint(files, root=root))
     done = finished(job)
     if done is not None:
         return done
+    items, total = read_source(source, files, root=root, split_of=_splitter(config), salt=config.salt)
+    return write_folder(job, items, total=total)
 
+
+def _pack_annotated(source: Path, out: Path, *, config: PackConfig, spec: AnnotationSpec) -> ShardIndex:
+    """Packs the pictures that a caption data set's records name, or hold."""
+    records, pictures = record_paths(source, spec), picture_folder(source, spec)
+    prints = [hashlib.sha256(path.read_bytes()).hexdigest() for path in records]
+    if pictures is not None:
+        prints.append(_fingerprint(list_files(pictures)[0], root=pictures))
+    fingerprint = hashlib.sha256("\n".join(prints).encode()).hexdigest()
+    job = _job(source, out, config=config, fingerprint=fingerprint, spec=spec)
+    done = finished(job)
+    if done is not None:
+        return done
+    items, total = read_annotated(source, spec, split_of=_splitter(config), salt=config.salt)
+    return write_folder(job, items, total=total)
+
+
+def _job(
+    source: Path, out: Path, *, config: PackConfig, fingerprint: str, spec: AnnotationSpec | None = None
+) -> PackJob:
+    settings = {name: value for name, value in asdict(config).items() if name != "annotated"}
+    if spec is not None:
+        settings["annotated"] = {
+            **asdict(spec),
+            "pictures": None,  # where they lie changes nothing; what they are, the fingerprint says
+            "licences": list(spec.licences),
+        }
+    return PackJob(
+        out=out,
+        source=str(source),
+        config={**settings, "layout": _LAYOUT, "fingerprint": fingerprint},
+        shard_samples=dict.fromkeys(("train", "validation"), config.shard_samples),
+    )
+
+
+def _splitter(config: PackConfig) -> Callable[[str], str]:
     def split_of(key: str) -> str:
         return "validation" if unit_hash(config.salt, "validation", key) < config.validation else "train"
 
-    items, total = read_source(source, files, root=root, split_of=split_of, salt=config.salt)
-    return write_folder(job, items, total=total)
+    return split_of
 
 
 def _fingerprint(files: Sequence[Path], *, root: Path) -> str:

@@ -22,7 +22,11 @@ _ROWS = 32  # at a time in memory
 
 
 def read_parquet(
-    paths: Sequence[Path], *, root: Path, split_of: Callable[[str], str]
+    paths: Sequence[Path],
+    *,
+    root: Path,
+    split_of: Callable[[str], str],
+    caption_fields: Sequence[str] = CAPTION_FIELDS,
 ) -> Iterator[Candidate | Dropped]:
     """Reads tables a few rows at a time.
 
@@ -33,6 +37,7 @@ def read_parquet(
         paths: the tables.
         root: names are relative to it.
         split_of: key -> split.
+        caption_fields: names of the captions' column; the first that the table has counts.
 
     Yields:
         A candidate for each row, or why there is none.
@@ -50,24 +55,25 @@ def read_parquet(
         row = 0
         try:
             with pq.ParquetFile(path) as table:
-                columns = _choose_columns(table.schema_arrow)
+                columns = _choose_columns(table.schema_arrow, caption_fields)
                 for batch in table.iter_batches(_ROWS, columns=columns, use_threads=False):
                     for content in _plain_rows(batch):
-                        yield _candidate(content, source=f"{name}: row {row}", split_of=split_of)
+                        source = f"{name}: row {row}"
+                        yield _candidate(content, caption_fields, source=source, split_of=split_of)
                         row += 1
         except (pa.ArrowException, OSError, ValueError) as error:
             yield Dropped(source=name, reason=f"cannot be read after row {row}: {_one_line(error)}")
 
 
-def _choose_columns(schema: pa.Schema) -> list[str]:
+def _choose_columns(schema: pa.Schema, caption_fields: Sequence[str]) -> list[str]:
     import pyarrow.types as types
 
-    if find_field(schema.names, PICTURE_COLUMNS) is None or find_field(schema.names, CAPTION_FIELDS) is None:
+    if find_field(schema.names, PICTURE_COLUMNS) is None or find_field(schema.names, caption_fields) is None:
         raise ValueError(
             f"it has the columns {', '.join(schema.names)}: name the pictures' {PICTURE_COLUMNS[0]} and "
-            f"the captions' {CAPTION_FIELDS[0]}"
+            f"the captions' {caption_fields[0]}"
         )
-    wanted = {find_field(schema.names, PICTURE_COLUMNS), find_field(schema.names, CAPTION_FIELDS)}
+    wanted = {find_field(schema.names, PICTURE_COLUMNS), find_field(schema.names, caption_fields)}
     simple = (types.is_string, types.is_large_string, types.is_integer, types.is_floating, types.is_boolean)
     return [f.name for f in schema if f.name in wanted or any(is_kind(f.type) for is_kind in simple)]
 
@@ -87,8 +93,14 @@ def _plain_rows(batch: pa.RecordBatch) -> Iterator[dict[str, object]]:
         yield {name: column[row].as_py() for name, column in columns.items()}
 
 
-def _candidate(row: dict[str, object], *, source: str, split_of: Callable[[str], str]) -> Candidate | Dropped:
-    picture_column, caption_column = find_field(row, PICTURE_COLUMNS), find_field(row, CAPTION_FIELDS)
+def _candidate(
+    row: dict[str, object],
+    caption_fields: Sequence[str],
+    *,
+    source: str,
+    split_of: Callable[[str], str],
+) -> Candidate | Dropped:
+    picture_column, caption_column = find_field(row, PICTURE_COLUMNS), find_field(row, caption_fields)
     assert picture_column is not None
     assert caption_column is not None
     picture = row.pop(picture_column)
