@@ -16,6 +16,7 @@ from numpy.typing import DTypeLike
 from pocketclip.data.augment import Augmentation, AugmentSpec, apply_to_crop, check_size, draw, seeded, unpack
 from pocketclip.data.batch import Batch, StoredRows, StreamConfig
 from pocketclip.data.index import Dropped
+from pocketclip.data.part import shard_file
 from pocketclip.data.picture import Picture, open_picture
 from pocketclip.data.reinforcement import BLOCK_NAME, Reinforcement, read_rows
 from pocketclip.data.sample import Sample
@@ -98,7 +99,8 @@ class BatchBuilder:
         self._tokenizer = tokenizer
         self._extra_px = tuple(extra_px)
         self._paths = [Path(path) for path in shards]
-        self._stamps = [shard.stamp for shard in known] or [_stamp(path) for path in self._paths]
+        self._files = [shard_file(path) for path in self._paths]
+        self._stamps = [shard.stamp for shard in known] or [_stamp(path) for path in self._files]
         if known:
             self._check_shards(np.arange(len(self._paths)))
         places = [shard.places for shard in known] or [None] * len(self._paths)
@@ -210,7 +212,7 @@ class BatchBuilder:
             return 0, None, self.config.augment
         block = self._blocks[shard]
         view = int(chance * block.num_views)
-        return view, unpack(block.augment_params_NAP[row, view]), block.header.augment
+        return view, unpack(block.params(row)[view]), block.header.augment
 
     def _choose_synthetic(self, sample: Sample, chance: float) -> int | None:
         """The number, in Sample.texts order, of one of the synthetic captions that the pattern admits."""
@@ -278,7 +280,7 @@ class BatchBuilder:
         block = self._readers[index].block(BLOCK_NAME)
         if block is None:
             raise ValueError(f"{self._paths[index]} is not reinforced: run `pocketclip reinforce` first")
-        reinforcement = Reinforcement(block, name=str(self._paths[index]))
+        reinforcement = Reinforcement(block, name=str(self._paths[index]), rows=self._readers[index].rows)
         if len(reinforcement) != len(self._readers[index]):
             raise ValueError(
                 f"{self._paths[index]} has {len(self._readers[index])} samples but embeddings of "
@@ -296,7 +298,7 @@ class BatchBuilder:
     def _check_shards(self, shard_B: np.ndarray) -> None:
         """Bytes that vanish or change under a running job would be other samples, or kill the process."""
         for shard in np.unique(shard_B).tolist():
-            path = self._paths[shard]
+            path = self._files[shard]
             try:
                 same = _stamp(path) == self._stamps[shard]
             except FileNotFoundError:

@@ -19,7 +19,7 @@ def reinforcement_of(shard: ShardReader) -> Reinforcement:
     found = shard.block(BLOCK_NAME)
     if found is None:
         raise ValueError(f"{shard.path} is not reinforced: run `pocketclip reinforce` first")
-    block = Reinforcement(found, name=str(shard.path))
+    block = Reinforcement(found, name=str(shard.path), rows=shard.rows)
     if len(block) != len(shard):
         raise ValueError(
             f"{shard.path} has {len(shard)} samples but embeddings of {len(block)}: delete it and run "
@@ -35,7 +35,7 @@ def embeddings_of(block: Reinforcement, samples_N: np.ndarray) -> list[Embedding
         block: of a shard.
         samples_N: numbers of samples; captions follow one another in this order.
     """
-    counts_N = np.diff(block.text_offsets)[samples_N]
+    counts_N = block.text_counts()[samples_N]
     views_N = np.tile(np.arange(block.num_views), len(samples_N))
     owner_V, owner_T = np.repeat(samples_N, block.num_views), np.repeat(samples_N, counts_N)
     text_T = np.concatenate([np.arange(count) for count in counts_N]) if len(samples_N) else owner_T

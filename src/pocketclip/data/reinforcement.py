@@ -262,6 +262,7 @@ class Reinforcement:
     Args:
         block: the member's bytes, for instance a view of the memory-mapped shard.
         name: the shard's, for messages.
+        rows: int64 [N], of a part of a shard: the numbers under which its samples are stored. None for all, in order.
 
     Raises:
         ValueError: not such a block, cut, damaged, or of another version; the message names the shard and the remedy.
@@ -269,8 +270,9 @@ class Reinforcement:
 
     header: ReinforcementHeader
 
-    def __init__(self, block: memoryview, *, name: str) -> None:
+    def __init__(self, block: memoryview, *, name: str, rows: np.ndarray | None = None) -> None:
         self._name = name
+        self._part_N = rows
         try:
             texts = read_metadata(block)
             found = (texts.get("format"), texts.get("version"))
@@ -288,7 +290,15 @@ class Reinforcement:
             )
 
     def __len__(self) -> int:
-        return len(self.augment_params_NAP)
+        return len(self.augment_params_NAP) if self._part_N is None else len(self._part_N)
+
+    def params(self, sample: int) -> np.ndarray:
+        """Packed views int32 [A, P] of a sample."""
+        return self.augment_params_NAP[sample if self._part_N is None else self._part_N[sample]]
+
+    def text_counts(self) -> np.ndarray:
+        """Captions of each sample, int64 [N]."""
+        return np.diff(self.text_offsets)[slice(None) if self._part_N is None else self._part_N]
 
     @property
     def num_views(self) -> int:
@@ -331,9 +341,9 @@ class Reinforcement:
         *,
         place_B: np.ndarray,
     ) -> None:
-        self._check_within(sample_B, len(self), what="sample")
+        stored_B = self._stored(sample_B)
         self._check_within(view_B, self.num_views, what="view")
-        self._decode_into(f"image/{teacher}", sample_B * self.num_views + view_B, out_BD, place_B)
+        self._decode_into(f"image/{teacher}", stored_B * self.num_views + view_B, out_BD, place_B)
 
     def _text_into(
         self,
@@ -344,10 +354,14 @@ class Reinforcement:
         *,
         place_B: np.ndarray,
     ) -> None:
-        self._check_within(sample_B, len(self), what="sample")
-        start_B = self.text_offsets[sample_B]
-        self._check_within(text_B, self.text_offsets[sample_B + 1] - start_B, what="caption")
+        stored_B = self._stored(sample_B)
+        start_B = self.text_offsets[stored_B]
+        self._check_within(text_B, self.text_offsets[stored_B + 1] - start_B, what="caption")
         self._decode_into(f"text/{teacher}", start_B + text_B, out_BD, place_B)
+
+    def _stored(self, sample_B: np.ndarray) -> np.ndarray:
+        self._check_within(sample_B, len(self), what="sample")
+        return sample_B if self._part_N is None else self._part_N[sample_B]
 
     def _decode_into(self, table: str, row_B: np.ndarray, out_BD: np.ndarray, place_B: np.ndarray) -> None:
         order_B = np.argsort(row_B)

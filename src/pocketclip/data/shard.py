@@ -22,6 +22,7 @@ from typing import IO, NamedTuple
 
 import numpy as np
 
+from pocketclip.data.part import SUFFIX, read_part
 from pocketclip.data.places import end_of_samples, find_places, key_at
 from pocketclip.data.publish import publish_file
 from pocketclip.data.sample import IMAGE_EXTENSIONS, JsonValue, Sample
@@ -205,12 +206,13 @@ class ShardReader:
     """Random access to the samples and blocks of one of our own shards, through a memory map.
 
     Args:
-        path: the shard.
+        path: the shard, or a part of one (`data/part.py`).
         places: of its samples, where another reader of the same file has found them.
 
     Attributes:
         path: as given.
         places: int64 [N, 4], where each sample's picture begins and ends, and its details; see `data/places.py`.
+        rows: int64 [N], of a part: the samples' numbers in their shard, by which its blocks go; else None.
 
     Raises:
         ValueError: the file is empty, cut in the middle, damaged or not one of our shards.
@@ -219,17 +221,26 @@ class ShardReader:
 
     def __init__(self, path: Path, *, places: np.ndarray | None = None) -> None:
         self.path = Path(path)
-        with self.path.open("rb") as file:
+        part = read_part(self.path) if self.path.suffix == SUFFIX else None
+        self.rows = None if part is None else part.rows_N
+        with (self.path if part is None else part.shard).open("rb") as file:
             try:
                 self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
             except ValueError as error:
                 raise ValueError(f"{self.path} is empty, not a shard: {_REMEDY}") from error
         self._view = memoryview(self._map)
         try:
-            self.places, self._blocks = self._read(places)
+            self.places, self._blocks = self._read(places if part is None else None)
+            if self.rows is not None:
+                self.places = self._taken(self.rows)
         except ValueError:
             self.close()
             raise
+
+    def _taken(self, rows_N: np.ndarray) -> np.ndarray:
+        if len(rows_N) and rows_N.max() >= len(self.places):
+            raise ValueError(f"{self.path} names sample {rows_N.max()} of a shard of {len(self.places)}")
+        return self.places[rows_N]
 
     def _read(self, places: np.ndarray | None) -> tuple[np.ndarray, dict[str, _Member]]:
         if places is None:

@@ -100,7 +100,7 @@ def see_packed(
             yield Seen(shard=shard, key=sample.key, image=image, about=about, size=size, texts=texts)
             continue
         numbers = _evenly(block.num_views, num_views)
-        drawn = [unpack(params_P) for params_P in block.augment_params_NAP[row][numbers]]
+        drawn = [unpack(params_P) for params_P in block.params(row)[numbers]]
         embeddings = embeddings_of(block, np.array([row]))
         names = [teacher.name for teacher in block.header.teachers]
         yield Seen(

@@ -197,7 +197,7 @@ def _files(
                 chosen,
                 views=[
                     write_view(unpack(params_P), layout=layout, spec=block.header.augment)
-                    for params_P in block.augment_params_NAP[start + row]
+                    for params_P in block.params(start + row)
                 ],
                 image_AW=np.concatenate([one.image_NAD[row] for one in embeddings], axis=1),
                 text_TW=text_TW[end - len(sample.texts()) : end][kept],

@@ -119,7 +119,7 @@ def _check_samples(
         _check_picture(sample, row, block, findings)
     if block is None:
         return
-    counts_N = np.diff(block.text_offsets)
+    counts_N = block.text_counts()
     for one in looked:
         num = len(one.sample.texts())
         if counts_N[one.row] != num:
@@ -137,7 +137,7 @@ def _check_picture(sample: Sample, row: int, block: Reinforcement | None, findin
         return
     if block is None:
         return
-    for number, params_P in enumerate(block.augment_params_NAP[row]):
+    for number, params_P in enumerate(block.params(row)):
         try:
             reason = replay(image, unpack(params_P), spec=block.header.augment)
         except ValueError as error:
@@ -152,7 +152,7 @@ def _check_picture(sample: Sample, row: int, block: Reinforcement | None, findin
 def _check_rows(reader: ShardReader, block: Reinforcement, rows_N: np.ndarray, findings: Findings) -> None:
     """Embeddings of some samples: finite, of length 1."""
     header = block.header
-    counts_N = np.diff(block.text_offsets)[rows_N]
+    counts_N = block.text_counts()[rows_N]
     owner_T = np.repeat(rows_N, counts_N)
     owner_V = np.repeat(rows_N, block.num_views)
     for teacher, rows in zip(header.teachers, embeddings_of(block, rows_N), strict=True):
