@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch.overrides import TorchFunctionMode
 
+from pocketclip.models.captioner import network
 from pocketclip.models.clip import Clip, ClipConfig
 
 # What starting values are drawn and computed with, in place or by a number. On the meta device it would do nothing,
@@ -24,7 +25,7 @@ def blank(config: ClipConfig) -> Clip:
         ValueError, RuntimeError: sizes that no tower can have.
     """
     with torch.random.fork_rng(devices=[]), torch.device("meta"), _NoStartingValues():
-        return Clip(config)
+        return network(config)
 
 
 class _NoStartingValues(TorchFunctionMode):

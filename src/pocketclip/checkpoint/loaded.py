@@ -16,6 +16,7 @@ from pocketclip.checkpoint.blank import blank
 from pocketclip.checkpoint.records import unstructure
 from pocketclip.data.preprocess import Preprocess
 from pocketclip.data.tokenize import Tokenizer, TokenizerConfig
+from pocketclip.models.captioner import network
 from pocketclip.models.clip import Clip, ClipConfig
 from pocketclip.models.fastvit import FastViTConfig
 from pocketclip.models.fold import fold
@@ -102,7 +103,7 @@ def _variant_preprocess(row: Variant) -> Preprocess:
 def create(name: str) -> Loaded:
     """A variant with random weights, in evaluation mode; `torch.manual_seed` makes it repeatable."""
     config = variant_config(name)
-    return as_loaded(Clip(config.model).eval(), config=config, tokenizer=Tokenizer(config.tokenizer))
+    return as_loaded(network(config.model).eval(), config=config, tokenizer=Tokenizer(config.tokenizer))
 
 
 def assemble(state: Mapping[str, Tensor], *, config: CheckpointConfig, tokenizer: Tokenizer) -> Loaded:

@@ -36,6 +36,7 @@ from pocketclip.checkpoint.weights import file_kind, read_safetensors, safetenso
 from pocketclip.data.preprocess import Preprocess
 from pocketclip.data.publish import publish_file
 from pocketclip.data.tokenize import Tokenizer, TokenizerConfig
+from pocketclip.models.captioner import CaptionerConfig
 from pocketclip.models.clip import Clip, ClipConfig
 
 FORMAT = "pocketclip"
@@ -174,7 +175,7 @@ def load_own(path: Path) -> Loaded:
             "install the pocketclip release that wrote it, or train it again"
         )
     config = CheckpointConfig(
-        model=_entry(metadata, "model", ClipConfig, path=path),
+        model=_model_entry(metadata, path=path),
         preprocess=_entry(metadata, "preprocess", Preprocess, path=path),
         tokenizer=_entry(metadata, "tokenizer", TokenizerConfig, path=path),
         run=_entry(metadata, "run", dict[str, Any], path=path),
@@ -220,6 +221,12 @@ def _pop_tokenizer(tensors: dict[str, Tensor], *, config: TokenizerConfig, path:
         return Tokenizer(config, merges=merges.numpy().tobytes())
     except ValueError as error:
         raise ValueError(f"{path}: {_MERGES}: {error}: {_DAMAGED}") from None
+
+
+def _model_entry(metadata: Mapping[str, str], *, path: Path) -> ClipConfig:
+    """The model that the header describes; one with a decoder is a captioner."""
+    writes = '"decoder":' in metadata.get("model", "")
+    return _entry(metadata, "model", CaptionerConfig if writes else ClipConfig, path=path)
 
 
 def _entry(metadata: Mapping[str, str], key: str, kind: Any, *, path: Path) -> Any:  # noqa: ANN401

@@ -11,6 +11,9 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Literal
 
+from pocketclip.models.attention_pool import PoolConfig
+from pocketclip.models.caption_text import DecoderConfig
+from pocketclip.models.captioner import CaptionerConfig
 from pocketclip.models.clip import ClipConfig
 from pocketclip.models.fastvit import FastViTConfig
 from pocketclip.models.hybrid_text import HybridTextConfig
@@ -31,7 +34,7 @@ class Variant:
 
     Attributes:
         name: lower_snake name, the key in VARIANTS.
-        model: the two towers (vocabulary and context length are in model.text).
+        model: the two towers (vocabulary and context length are in model.text), of a captioner the decoder too.
         image_px: side of the square picture.
         mean: subtracted from each channel of a picture in [0, 1].
         std: divides each channel afterwards.
@@ -170,6 +173,51 @@ _ROWS = (
 
 VARIANTS: Mapping[str, Variant] = MappingProxyType({row.name: row for row in _ROWS})
 
+VIT_B_32 = ViTConfig(image_px=224, patch_px=32, width=768, heads=12, layers=12, pre_norm=True, norm_eps=1e-5)
+
+
+def _coca(name: str, image: ViTConfig, *, width: int, pool_heads: int, places: int = 77) -> Variant:
+    """A CoCa of open_clip's; `places` are the tokens of a text and the class token after them."""
+    heads = width // 64
+    text = TextConfig(context_length=places - 1, width=width, heads=heads, layers=12, causal=True)
+    model = CaptionerConfig(
+        image=image,
+        text=text,
+        embed_dim=width,
+        pool=PoolConfig(num_queries=256, heads=pool_heads),
+        decoder=DecoderConfig(heads=heads, layers=12),
+    )
+    return Variant(
+        name=name, model=model, image_px=224, mean=CLIP_MEAN, std=CLIP_STD, interpolation="bicubic"
+    )
+
+
+_CAPTIONERS = (
+    _coca("coca_vit_b_32", VIT_B_32, width=512, pool_heads=8),
+    _coca("coca_vit_l_14", VIT_L, width=768, pool_heads=8),
+    _coca("coca_vit_l_14_context128", VIT_L, width=768, pool_heads=8, places=128),
+    _coca("coca_vit_l_14_context256", VIT_L, width=768, pool_heads=8, places=256),
+    Variant(
+        name="pocketclip_tiny_captioner",
+        model=CaptionerConfig(
+            image=FastViTConfig(
+                widths=(24, 48, 96), depths=(1, 1, 2), mlp_ratio=2.0, layer_scale_init=1.0, init_std=0.05
+            ),
+            text=TextConfig(vocab_size=8192, context_length=26, width=128, heads=4, layers=2, causal=True),
+            embed_dim=128,
+            pool=PoolConfig(num_queries=10, heads=4),
+            decoder=DecoderConfig(heads=4, layers=2),
+        ),
+        image_px=48,
+        mean=HALF_MEAN,
+        std=HALF_STD,
+        interpolation="bilinear",
+    ),
+)
+
+CAPTIONERS: Mapping[str, Variant] = MappingProxyType({row.name: row for row in _CAPTIONERS})
+"""Models that write captions; `VARIANTS` are those that do not."""
+
 
 # Other spellings of the papers and of the releases, without spaces.
 _ALIASES = {
@@ -183,15 +231,16 @@ _ALIASES = {
 
 
 def variant(name: str) -> Variant:
-    """The variant of that name; MobileCLIP2-S0 and mobileclip2_s0 are the same, and so for all.
+    """The variant or captioner of that name; MobileCLIP2-S0 and mobileclip2_s0 are the same, and so for all.
 
     Raises:
         ValueError: unknown name; the message lists the closest known ones.
     """
     key = name.lower().replace("-", "_").replace(" ", "")
     key = _ALIASES.get(key, key)
-    if key in VARIANTS:
-        return VARIANTS[key]
-    close = difflib.get_close_matches(key, VARIANTS, n=4, cutoff=0.5)
-    hint = f"did you mean {' or '.join(close)}?" if close else f"known are {', '.join(VARIANTS)}."
+    rows = {**VARIANTS, **CAPTIONERS}
+    if key in rows:
+        return rows[key]
+    close = difflib.get_close_matches(key, rows, n=4, cutoff=0.5)
+    hint = f"did you mean {' or '.join(close)}?" if close else f"known are {', '.join(rows)}."
     raise ValueError(f"Unknown variant {name!r}: {hint}")
