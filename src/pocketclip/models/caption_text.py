@@ -169,10 +169,14 @@ class CaptionDecoder(nn.Module):
 
     def forward(self, seen_BMC: Tensor, x_BLC: Tensor) -> Tensor:
         """What captions look at [B, M, C] and tokens' channels [B, L, C] -> logits [B, L, V] of the next tokens."""
+        return self.head(self.states(seen_BMC, x_BLC))
+
+    def states(self, seen_BMC: Tensor, x_BLC: Tensor) -> Tensor:
+        """The same as `forward`, but for the last linear map: [B, L, C]."""
         for block, looking in zip(self.blocks, self.looking, strict=True):
             x_BLC = _run(block, x_BLC, recompute=self.gradient_checkpointing)
             x_BLC = _run(looking, x_BLC, seen_BMC, recompute=self.gradient_checkpointing)
-        return self.head(self.norm(x_BLC))
+        return self.norm(x_BLC)
 
     def fold_in_place(self) -> CaptionDecoder:
         """Itself: a folded network has no gradients to save memory for."""

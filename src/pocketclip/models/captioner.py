@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import copy
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
@@ -73,6 +74,27 @@ class CaptionerOutput(NamedTuple):
     labels_BL: Tensor
 
 
+class CaptionerScores(NamedTuple):
+    """What the contrastive loss needs, and what a score made of the caption's states.
+
+    Attributes:
+        image_embed_BD: unit norm, float32 [B, D].
+        text_embed_BD: the same of the texts.
+        logit_scale: the scale of their products.
+        score_B: of each caption [B].
+    """
+
+    image_embed_BD: Tensor
+    text_embed_BD: Tensor
+    logit_scale: Tensor
+    score_B: Tensor
+
+
+Score = Callable[[Tensor, Tensor, Tensor], Tensor]
+"""States [B, L, C] before the last linear map, its weight [V, C] and the labels [B, L] -> a number for each caption [B]:
+a loss that never holds all logits."""
+
+
 class Captioner(Clip):
     """A CLIP that also writes captions; `generate.write` does it.
 
@@ -132,21 +154,20 @@ class Captioner(Clip):
         return model
 
     def forward(  # ty: ignore[incompatible-method-override]
-        self, image_BCHW: Tensor, tokens_BL: Tensor
-    ) -> CaptionerOutput:
+        self, image_BCHW: Tensor, tokens_BL: Tensor, *, score: Score | None = None
+    ) -> CaptionerOutput | CaptionerScores:
         """Pictures [B, 3, H, W] and token ids [B, L] of their captions -> embeddings, and logits of every next token.
 
-        The picture is seen once, the caption read once, and every token predicted from the true ones before it.
+        The picture is seen once, the caption read once, and every token predicted from the true ones before it. With
+        `score` the logits are not made: it is given what they would be made of.
         """
         image_embed_BD, seen_BMD = self.image.see(image_BCHW)
         text_embed_BD, x_BLC = self.text.read(tokens_BL)
-        return CaptionerOutput(
-            image_embed_BD=unit_norm(image_embed_BD),
-            text_embed_BD=unit_norm(text_embed_BD),
-            logit_scale=self.logit_scale.float().exp(),
-            caption_logits_BLV=self.decoder(seen_BMD, x_BLC[:, :-1]),
-            labels_BL=tokens_BL[:, 1:],
-        )
+        embeds = unit_norm(image_embed_BD), unit_norm(text_embed_BD), self.logit_scale.float().exp()
+        states_BLC, labels_BL = self.decoder.states(seen_BMD, x_BLC[:, :-1]), tokens_BL[:, 1:]
+        if score is not None:
+            return CaptionerScores(*embeds, score(states_BLC, self.decoder.head.weight, labels_BL))
+        return CaptionerOutput(*embeds, self.decoder.head(states_BLC), labels_BL)
 
     def caption_logits(self, image_BCHW: Tensor, tokens_BL: Tensor) -> Tensor:
         """Logits [B, L, V] of what follows each token int64 [B, L], all computed at once.
