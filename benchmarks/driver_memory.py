@@ -115,7 +115,8 @@ def main(
 
 def measure(num_shards: int) -> list[tuple[int, float, float]]:
     """Reinforces so many shards; (shards done, seconds, resident megabytes), a sample every tenth of a second."""
-    from pocketclip.reinforce import ReinforceConfig, driver, reinforce
+    from pocketclip.engine import driver
+    from pocketclip.reinforce import ReinforceConfig, reinforce
     from pocketclip.teachers import TeacherSpec
 
     with tempfile.TemporaryDirectory() as folder:

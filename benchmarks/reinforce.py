@@ -48,16 +48,18 @@ from torch import Tensor
 from pocketclip.data.augment import AugmentSpec, apply, draw, pack, seeded
 from pocketclip.data.index import ShardIndex, write_index
 from pocketclip.data.objects import Place, open_store
-from pocketclip.data.sample import Sample
+from pocketclip.data.sample import JsonValue, Sample
 from pocketclip.data.scratch import scratch_folder
 from pocketclip.data.shard import ShardReader, write_shard
-from pocketclip.reinforce import EngineConfig, ReinforceConfig, ShardRequest
-from pocketclip.reinforce.driver import Crew, Driver
-from pocketclip.reinforce.ledger import Marker
-from pocketclip.reinforce.local import LocalCrew
-from pocketclip.reinforce.units import Plan, plan_units
+from pocketclip.engine import EngineConfig, Plan, plan_units
+from pocketclip.engine.driver import Crew, Driver
+from pocketclip.engine.job import Outcome
+from pocketclip.engine.local import LocalCrew
+from pocketclip.engine.marker import Marker
+from pocketclip.engine.worker import Order
+from pocketclip.reinforce import ReinforceConfig, ShardRequest
 from pocketclip.reinforce.views import GroupEnd, Pictures, Views, draw_views, messages
-from pocketclip.reinforce.worker import Ensemble, Outcome, Task
+from pocketclip.reinforce.worker import ReinforceTask
 from pocketclip.teachers import Teacher, TeacherSpec, build_teacher
 
 Precision = Literal["fp32", "bf16"]
@@ -302,8 +304,9 @@ def engine_contenders(
         plan = shards_for(folder, num=max(1, workers))
         out = Place(url=str(folder / f"out-{name.replace(', ', '-').replace(' ', '-')}-{precision}"))
         kind: Literal["ray", "in-process"] = "ray" if workers else "in-process"
-        task = Task(config=config, source=plan.place, out=out, engine=kind, num_loaders=arguments.loaders)
-        crew = crews.enter_context(closing(opened(task, workers=workers, name=f"{name}, {precision}")))
+        task = ReinforceTask(config=config, num_loaders=arguments.loaders)
+        order = Order(task=task, source=plan.place, out=out, engine=kind)
+        crew = crews.enter_context(closing(opened(order, workers=workers, name=f"{name}, {precision}")))
         contenders.append(
             Contender(name=name, precision=precision, run=lambda c=crew, p=plan, o=out: through(c, p, o))
         )
@@ -339,30 +342,30 @@ class Kept:
         self.has_room, self.submit = crew.has_room, crew.submit
         self.describe, self.close = crew.describe, crew.close
 
-    def open(self) -> Ensemble:
+    def open(self) -> Mapping[str, JsonValue]:
         """Returns when all workers are ready."""
-        ensemble = self._crew.open()
+        described = self._crew.open()
         while self.describe() not in (
             "",
             "1 worker" if self._num_workers == 1 else f"{self._num_workers} workers",
         ):
             self.wait(seconds=0.5, is_work_left=True)
-        return ensemble
+        return described
 
     def wait(self, *, seconds: float, is_work_left: bool) -> list[Outcome]:
         """As if there were always more to do."""
         return self._crew.wait(seconds=seconds, is_work_left=True)
 
 
-def opened(task: Task, *, workers: int, name: str) -> Crew:
+def opened(order: Order, *, workers: int, name: str) -> Crew:
     """A crew that is ready; prints how long that took."""
     started = time.perf_counter()
-    crew: Crew = LocalCrew(task)
+    crew: Crew = LocalCrew(order)
     if workers:
-        from pocketclip.reinforce.cluster import RayCrew
+        from pocketclip.engine.cluster import RayCrew
 
         engine = EngineConfig(kind="ray", min_workers=workers, max_workers=workers, dashboard=False)
-        crew = RayCrew(task, engine=engine)
+        crew = RayCrew(order, engine=engine)
     crew = Kept(crew, num_workers=workers)
     crew.open()
     print(f"start-up of {name}: {time.perf_counter() - started:.1f} s", flush=True)

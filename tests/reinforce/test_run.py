@@ -24,6 +24,7 @@ from pocketclip.data.objects import Place
 from pocketclip.data.publish import PublishError, sha256_file
 from pocketclip.data.reinforcement import BLOCK_NAME, Reinforcement
 from pocketclip.data.shard import ShardReader, write_shard
+from pocketclip.engine import worker as engine_worker
 from pocketclip.reinforce import EngineConfig, FailedShardsError, ReinforceConfig, reinforce, worker
 from pocketclip.teachers import CaptionerSpec, TeacherSpec, build_teacher
 
@@ -170,7 +171,7 @@ def test_the_manifest_says_what_became_of_every_shard(data, config, tmp_path):
 
 
 def test_the_index_lists_so_many_drops_and_the_manifest_all(config, tmp_path, monkeypatch):
-    from pocketclip.reinforce import ledger
+    from pocketclip.engine import ledger
 
     monkeypatch.setattr(ledger, "LISTED", 5)
     samples = [replace(sample, image=b"x") if i % 2 else sample for i, sample in enumerate(shape_samples(30))]
@@ -404,7 +405,7 @@ def test_a_failed_shard_is_named_after_all_others_are_done_and_tried_again(data,
 
 def test_what_may_pass_is_tried_again_and_the_reasons_are_kept(data, config, tmp_path, monkeypatch):
     tries = []
-    real = worker.open_unit
+    real = engine_worker.open_unit
 
     def open_unit(unit, store):
         tries.append(unit.name)
@@ -412,7 +413,7 @@ def test_what_may_pass_is_tried_again_and_the_reasons_are_kept(data, config, tmp
             raise TimeoutError(f"no answer, {tries.count(unit.name)}")
         return real(unit, store)
 
-    monkeypatch.setattr(worker, "open_unit", open_unit)
+    monkeypatch.setattr(engine_worker, "open_unit", open_unit)
     reinforce(data, tmp_path / "out", config=config)
     manifest = rows(tmp_path / "out" / "manifest.jsonl")
     assert [row["earlier_failures"] for row in manifest] == [[], ["no answer, 1", "no answer, 2"], []]
@@ -424,7 +425,7 @@ def test_what_may_pass_is_tried_again_and_the_reasons_are_kept(data, config, tmp
 
 def test_a_disk_that_is_full_ends_the_run(data, config, tmp_path, monkeypatch):
     done = interrupt(monkeypatch, 99)
-    monkeypatch.setattr(worker.open_store(Place(url="x")).__class__, "put_once", full_disk)
+    monkeypatch.setattr(engine_worker.open_store(Place(url="x")).__class__, "put_once", full_disk)
     with pytest.raises(PublishError, match="disk full"):
         reinforce(data, tmp_path / "out", config=config)
     assert len(done) <= 1
@@ -473,7 +474,9 @@ def test_missing_teachers_are_told(data, config, tmp_path):
 def test_missing_data_and_splits_are_told(data, config, tmp_path):
     with pytest.raises(FileNotFoundError, match="nothing: no such file or folder"):
         reinforce(tmp_path / "nothing", tmp_path / "out", config=config)
-    with pytest.raises(ValueError, match="is not a packed folder and holds nothing that can be reinforced"):
+    with pytest.raises(
+        ValueError, match="is not a packed folder and holds no shards, tables or captioned pictures"
+    ):
         reinforce(tmp_path, tmp_path / "out", config=config)
     with pytest.raises(ValueError, match="no split 'test'; it has train, validation"):
         reinforce(data, tmp_path / "out", config=replace(config, splits=("test",)))

@@ -22,11 +22,12 @@ from pocketclip.data.index import Dropped
 from pocketclip.data.objects import Place, open_store
 from pocketclip.data.picture import decode
 from pocketclip.data.sample import Sample
-from pocketclip.reinforce.config import EngineConfig, ReinforceConfig
+from pocketclip.engine.config import EngineConfig
+from pocketclip.engine.units import Item, Plan, open_unit, plan_units
+from pocketclip.reinforce.config import ReinforceConfig
 from pocketclip.reinforce.plan_bytes import ShardShape, sample_bytes, shard_frame_bytes, table_bytes
 from pocketclip.reinforce.plan_seconds import Measured, measure
 from pocketclip.reinforce.plan_sheet import CostSheet
-from pocketclip.reinforce.units import Item, Plan, open_unit, plan_units
 from pocketclip.teachers.captioner import build_captioner
 from pocketclip.teachers.teacher import Teacher, build_teacher
 

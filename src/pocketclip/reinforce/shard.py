@@ -26,9 +26,9 @@ from pocketclip.data.index import Dropped
 from pocketclip.data.reinforcement import BLOCK_NAME, Embeddings, ReinforcementWriter
 from pocketclip.data.sample import Sample
 from pocketclip.data.shard import ShardWriter, shard_writer
+from pocketclip.engine.prefetch import ahead, mapped
+from pocketclip.engine.units import OpenUnit
 from pocketclip.reinforce.encode import encoded
-from pocketclip.reinforce.prefetch import ahead, mapped
-from pocketclip.reinforce.units import OpenUnit
 from pocketclip.reinforce.views import GroupEnd, Pictures, ShardRequest, Views, draw_views, messages
 from pocketclip.teachers.captioner import Captioner
 from pocketclip.teachers.teacher import Teacher

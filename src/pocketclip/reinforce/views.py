@@ -20,7 +20,7 @@ from pocketclip.data.foreign.candidate import Candidate, admit
 from pocketclip.data.index import Dropped
 from pocketclip.data.picture import decode
 from pocketclip.data.sample import Sample
-from pocketclip.reinforce.units import Item
+from pocketclip.engine.units import Item
 
 _CAPTIONED = 32  # pictures that captioners see at once
 

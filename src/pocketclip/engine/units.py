@@ -1,4 +1,4 @@
-"""What there is to reinforce, cut into units: one input file, or so many pictures of a folder, becomes one shard."""
+"""What there is to work through, cut into units: one input file, or so many pictures of a folder, becomes one shard."""
 
 from __future__ import annotations
 
@@ -24,6 +24,8 @@ from pocketclip.data.sample import Sample
 from pocketclip.data.shard import ShardReader
 
 Kind = Literal["packed", "tar", "jsonl", "parquet", "pictures"]
+RUN_FILE = ".done/run.json"
+"""What a run is made with and from, while it is not at its end; see `ledger`."""
 RAW_SPLIT = "train"
 """The split of inputs that are not packed."""
 
@@ -40,7 +42,9 @@ LAYOUTS = (
     "a packed folder; .tar, .parquet or .jsonl files as a folder, a pattern like shards/{000..127}.tar or an "
     "info.json; a folder of captioned pictures"
 )
-_NOTHING = f"is not a packed folder and holds nothing that can be reinforced. What is understood: {LAYOUTS}"
+_NOTHING = (
+    f"is not a packed folder and holds no shards, tables or captioned pictures. What is understood: {LAYOUTS}"
+)
 
 Item: TypeAlias = Sample | Candidate | Dropped
 
@@ -82,7 +86,7 @@ class Plan:
         units: split by split, in order.
         num_samples: of all units together, where the input says.
         digest: of the inputs, and of what the output takes over from them.
-        source: what is reinforced, as it was named.
+        source: what the input is, as it was named.
         licences: licence -> number of pictures, where the input says; None: to be counted.
         attribution: sentences that must travel with the pictures.
     """
@@ -144,9 +148,7 @@ def plan_units(place: Place, *, splits: Sequence[str], shard_samples: int) -> Pl
     if any(_suffix(found.name) is not None for found in files) and not _has_table(files):
         return _plan_files(place, files, source=place.url)
     if not place.is_folder:
-        raise ValueError(
-            f"{place.url} holds no shards that can be reinforced. What is understood: {LAYOUTS} (on this machine)"
-        )
+        raise ValueError(f"{place.url} holds no shards. What is understood: {LAYOUTS} (on this machine)")
     return _plan_pictures(place, shard_samples=shard_samples)
 
 
@@ -219,15 +221,26 @@ def _packed_index(place: Place) -> ShardIndex | None:
     store = open_store(place)
     if place.is_folder and not Path(place.url).exists():
         raise FileNotFoundError(f"{place.url}: no such file or folder")
-    for mark, verb in ((".packing", "pack"), (".done/run.json", "reinforce")):
-        if store.size(mark) is not None:
-            raise ValueError(
-                f"{place.url} is not whole: `pocketclip {verb}` was interrupted; run it again first"
-            )
+    verb = "pack" if store.size(".packing") is not None else _begun_by(store)
+    if verb:
+        raise ValueError(f"{place.url} is not whole: `pocketclip {verb}` was interrupted; run it again first")
     try:
         return parse_index(store.read(INDEX_FILE), name=f"{place.url}/{INDEX_FILE}")
     except (FileNotFoundError, NotADirectoryError):
         return None
+
+
+def _begun_by(store: Store) -> str | None:
+    """The verb whose run of a folder is not at its end; None where there is none."""
+    try:
+        content = json.loads(store.read(RUN_FILE))
+        return str(content["verb"])
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(
+            f"{store.place.url} is not whole, and {RUN_FILE} in it is damaged ({error}): delete the folder"
+        ) from error
 
 
 def _plan_packed(place: Place, index: ShardIndex, *, splits: Sequence[str]) -> Plan:
@@ -271,7 +284,7 @@ def _plan_files(place: Place, files: Sequence[Stored], *, source: str) -> Plan:
         raise ValueError(f"{source} {_NOTHING}")
     if len(kinds) > 1:
         raise ValueError(
-            f"{source} holds {' and '.join(kinds)} files side by side: reinforce one kind at a time, each from a "
+            f"{source} holds {' and '.join(kinds)} files side by side: give one kind at a time, each in a "
             f"folder of its own"
         )
     units: dict[str, Unit] = {}
@@ -357,7 +370,7 @@ def _sized(place: Place, addresses: Sequence[str]) -> tuple[Place, list[Stored]]
     if "://" in addresses[0]:
         root = root.replace(":/", "://", 1)
     if any(("://" in address) != ("://" in addresses[0]) for address in addresses) or root.endswith("://"):
-        raise ValueError(f"{place.url}: its shards are in several stores: reinforce one at a time")
+        raise ValueError(f"{place.url}: its shards are in several stores: give one at a time")
     base = Place(url=root, options=place.options)
     store = open_store(base)
     # One listing is quicker than many questions over a network.

@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 import pytest
 
 from pocketclip.data.publish import PublishError
-from pocketclip.reinforce.driver import Driver, FailedShardsError, Progress
-from pocketclip.reinforce.units import Unit
-from pocketclip.reinforce.worker import Done, Failed, Job
+from pocketclip.engine.driver import Driver, FailedShardsError, Progress
+from pocketclip.engine.job import Done, Failed, Job
+from pocketclip.engine.units import Unit
 
 
 def units(num):
@@ -151,7 +151,7 @@ def test_what_ends_the_run_ends_it():
 
 
 def test_a_straggler_is_given_to_a_second_worker_and_the_first_to_end_counts(monkeypatch):
-    monkeypatch.setattr("pocketclip.reinforce.driver._SLOW_S", 0.05)
+    monkeypatch.setattr("pocketclip.engine.driver._SLOW_S", 0.05)
     copies = Counter()
 
     def outcome(job):
@@ -170,7 +170,7 @@ def test_a_straggler_is_given_to_a_second_worker_and_the_first_to_end_counts(mon
 
 
 def test_a_copy_that_fails_leaves_the_other_its_chance(monkeypatch):
-    monkeypatch.setattr("pocketclip.reinforce.driver._SLOW_S", 0.05)
+    monkeypatch.setattr("pocketclip.engine.driver._SLOW_S", 0.05)
     slow: list[Job] = []
 
     def outcome(job):
@@ -228,7 +228,7 @@ def _forgetful(crew):
 
 def test_progress_says_what_was_left_out(capsys):
     crew = FakeCrew()
-    with Progress(num_units=4, num_samples=None, describe=lambda: "2 workers") as progress:
+    with Progress(name="count", num_units=4, num_samples=None, describe=lambda: "2 workers") as progress:
         progress.found(10, 2)
         job = Job(unit=next(units(1)), config_digest="c")
         progress.outcome(done(job), False)
@@ -237,6 +237,7 @@ def test_progress_says_what_was_left_out(capsys):
     text = capsys.readouterr().err
     assert "train/000000.tar failed and is tried again later: no network" in text
     assert "train/000000.tar failed and is left out: no network" in text
+    assert "count:" in text
     assert "2/4" in text
     assert "skipped=3, failed=1" in text
     assert "by=2 workers" in text
@@ -246,7 +247,7 @@ def test_progress_says_what_was_left_out(capsys):
 
 def test_progress_counts_samples_where_they_are_known(capsys):
     job = Job(unit=next(units(1)), config_digest="c")
-    with Progress(num_units=2, num_samples=8, describe=lambda: "") as progress:
+    with Progress(name="count", num_units=2, num_samples=8, describe=lambda: "") as progress:
         for _ in range(2):
             progress.items(3)
             progress.outcome(done(job), False)  # 3 samples and one that was dropped

@@ -2,27 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import torch
 
-from pocketclip.reinforce.worker import Ensemble, Job, Outcome, Task, Worker
+from pocketclip.data.sample import JsonValue
+from pocketclip.engine.job import Job, Outcome
+from pocketclip.engine.worker import Order, Worker
 
 
 class LocalCrew:
     """Does a job when it is waited for. See `driver.Crew`.
 
     Args:
-        task: what is done.
+        order: what is done.
     """
 
-    def __init__(self, task: Task) -> None:
-        self._worker = Worker(task)
+    def __init__(self, order: Order) -> None:
+        self._worker = Worker(order)
         self._threads_before = torch.get_num_threads()
         self._job: Job | None = None
         self.progress: Callable[[int], object] = lambda _: None
 
-    def open(self) -> Ensemble:
+    def open(self) -> Mapping[str, JsonValue]:
         """See `Crew`."""
         return self._worker.open()
 

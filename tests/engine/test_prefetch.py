@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from pocketclip.reinforce.prefetch import ahead, mapped
+from pocketclip.engine.prefetch import ahead, mapped
 
 
 def test_results_come_in_order_and_the_window_bounds_what_is_taken():

@@ -17,8 +17,8 @@ from tqdm import tqdm
 
 from pocketclip.data.publish import PublishError
 from pocketclip.data.sample import JsonValue
-from pocketclip.reinforce.units import Unit
-from pocketclip.reinforce.worker import Done, Ensemble, Job, Outcome
+from pocketclip.engine.job import Done, Job, Outcome
+from pocketclip.engine.units import Unit
 
 _WAIT_S = 0.5
 _REMEMBERED = 1000  # durations, for the median
@@ -30,8 +30,12 @@ _HOPELESS = 8  # shards that fail before any succeeds
 class Crew(Protocol):
     """Workers, wherever they are. Jobs are told apart by their units' names; two may have one name."""
 
-    def open(self) -> Ensemble:
-        """Starts a worker at least, and has it build the teachers; raises what that raises."""
+    def open(self) -> Mapping[str, JsonValue]:
+        """Starts a worker at least and has it build what it works with; raises what that raises.
+
+        Returns:
+            Who is at work, `Maker.described`.
+        """
         ...
 
     def has_room(self) -> bool:
@@ -91,7 +95,7 @@ class Driver:
 
     Args:
         crew: does the work.
-        config_digest: recorded in the shards.
+        config_digest: recorded in the outputs.
         attempts: how often a unit is tried.
         straggler: times the median after which a second copy is started; 0: never.
         report: called with what became of a unit.
@@ -185,18 +189,21 @@ class Progress:
     """One line: what is done, how fast, how long it still takes, what was left out.
 
     Args:
+        name: what is done.
         num_units: all shards.
         num_samples: all samples; None where nobody knows, and shards are counted.
         describe: says who is at work.
     """
 
-    def __init__(self, *, num_units: int, num_samples: int | None, describe: Callable[[], str]) -> None:
+    def __init__(
+        self, *, name: str, num_units: int, num_samples: int | None, describe: Callable[[], str]
+    ) -> None:
         self._counts_samples = num_samples is not None
         self._describe = describe
         self._skipped = self._failed = self._samples = 0
         self._bar = tqdm(
             total=num_samples if self._counts_samples else num_units,
-            desc="reinforce",
+            desc=name,
             unit="sample" if self._counts_samples else "shard",
             mininterval=0.5 if sys.stderr.isatty() else 10,
             smoothing=0.05,

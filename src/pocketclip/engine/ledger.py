@@ -1,6 +1,6 @@
-"""What a reinforced folder has, what it still lacks, and how it comes to be whole.
+"""What a folder of outputs has, what it still lacks, and how it comes to be whole.
 
-    OUT/.done/run.json              configuration and input of the run, written first; another one is refused
+    OUT/.done/run.json              verb, configuration and input of the run, written first; another one is refused
     OUT/SPLIT/NAME.tar              a shard, published whole
     OUT/.done/SPLIT/NAME.tar.json   its marker, written after it
     OUT/failures.jsonl              shards that a run had to leave out; the next run tries them again
@@ -19,81 +19,23 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import asdict, dataclass, fields
 from functools import partial
-from typing import Any
 
-from pocketclip.checkpoint import structure
-from pocketclip.data.codec_error import CodecError, pool
 from pocketclip.data.index import INDEX_FILE, Dropped, ShardIndex, index_bytes, parse_index
 from pocketclip.data.objects import PARTIAL, Store
 from pocketclip.data.sample import JsonValue
 from pocketclip.data.shard import ShardEntry
-from pocketclip.reinforce.prefetch import mapped
-from pocketclip.reinforce.shard import ShardFacts
-from pocketclip.reinforce.units import Plan, Unit
+from pocketclip.engine.marker import DONE, VERSION, Marker, json_line, marker_file
+from pocketclip.engine.prefetch import mapped
+from pocketclip.engine.task import Tally, Verb
+from pocketclip.engine.units import RUN_FILE, Plan, Unit
 
 MANIFEST_FILE = "manifest.jsonl"
 FAILURES_FILE = "failures.jsonl"
-DONE = ".done"
-RUN_FILE = f"{DONE}/run.json"
 LISTED = 1000
 """Dropped samples that `index.json` lists; all of them are in the manifest."""
 
-_FACTS = tuple(field.name for field in fields(ShardFacts) if field.name != "seconds")
 _ABSENT = (FileNotFoundError, NotADirectoryError)
-_VERSION = 1
 _READERS = 16  # requests under way when markers are read from a store
-
-
-@dataclass(frozen=True, kw_only=True)
-class Marker:
-    """A shard that is done: one line of the manifest.
-
-    Attributes:
-        shard: its name, `SPLIT/NAME.tar`.
-        input: the input's name; empty for pictures of a folder.
-        input_bytes: the input's size.
-        facts: what became of the unit.
-        config_digest: of the whole configuration.
-        teachers: name -> digest.
-        captioners: name -> digest.
-        engine: where it was made.
-        device: what the teachers ran on.
-        seconds: from the first to the last byte.
-        earlier_failures: why it took more than one try.
-    """
-
-    shard: str
-    input: str
-    input_bytes: int
-    facts: ShardFacts
-    config_digest: str
-    teachers: Mapping[str, str]
-    captioners: Mapping[str, str]
-    engine: str
-    device: str
-    seconds: float
-    earlier_failures: tuple[str, ...] = ()
-
-    def to_json(self) -> dict[str, JsonValue]:
-        """As the manifest has it."""
-        content = asdict(self)
-        facts = content.pop("facts")
-        cost = {name: round(seconds, 3) for name, seconds in facts.pop("seconds").items()}
-        return {"version": _VERSION, **content, **facts, "seconds": round(self.seconds, 3), "cost": cost}
-
-    @classmethod
-    def from_json(cls, content: Mapping[str, Any]) -> Marker:
-        """The inverse of `to_json`.
-
-        Raises:
-            ValueError: it is none, or of another version.
-        """
-        content = dict(content)
-        if content.pop("version", None) != _VERSION:
-            raise ValueError("it is of another version")
-        facts = {name: content.pop(name) for name in _FACTS if name in content}
-        facts["seconds"] = content.pop("cost", None)
-        return structure({**content, "facts": facts}, cls)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,25 +43,29 @@ class Run:
     """What the folder is being made with and from.
 
     Attributes:
-        config_digest: of the whole configuration, teachers included.
+        verb: its name.
+        config_digest: of the whole configuration and of who is at work.
         data_digest: of the input.
         num_threads: of torch in each worker.
     """
 
+    verb: str
     config_digest: str
     data_digest: str
     num_threads: int
 
 
 class Ledger:
-    """The books of a reinforced folder.
+    """The books of a folder.
 
     Args:
         out: the folder.
+        verb: whose outputs it holds.
     """
 
-    def __init__(self, out: Store) -> None:
+    def __init__(self, out: Store, *, verb: Verb) -> None:
         self._out = out
+        self._verb = verb
         self._name = out.place.url
 
     def num_threads(self) -> int | None:
@@ -167,21 +113,20 @@ class Ledger:
             self._clear()
             return index
         begun = self._run()
+        if begun is not None and begun.verb != run.verb:
+            raise ValueError(
+                f"{self._name} was begun by `pocketclip {begun.verb}`: choose another folder, or delete this one"
+            )
         if begun is not None:
             self._compare(config_digest=begun.config_digest, data_digest=begun.data_digest, run=run)
         else:
-            self._out.put_once(RUN_FILE, _line({"version": _VERSION, **asdict(run)}))
+            self._out.put_once(RUN_FILE, json_line({"version": VERSION, **asdict(run)}))
         self.sweep()
         return None
 
     def sweep(self) -> None:
         """Removes what killed workers left half-made. Nobody may be at work."""
         self._out.delete_folder(PARTIAL)
-
-    def mark(self, marker: Marker) -> None:
-        """Marks a shard done; the first of two markers stays."""
-        with suppress(FileExistsError):
-            self._out.put_once(_marker_file(marker.shard), _line(marker.to_json()))
 
     def done(self, units: Sequence[Unit]) -> Iterator[tuple[Unit, Marker | None]]:
         """Every unit, in order, with its marker where it is done; markers that cannot be trusted are removed."""
@@ -196,23 +141,29 @@ class Ledger:
 
     def fail(self, failures: Iterable[Mapping[str, JsonValue]]) -> None:
         """Keeps the list of what this run left out."""
-        self._out.put(FAILURES_FILE, b"".join(_line(dict(failure)) for failure in failures))
+        self._out.put(FAILURES_FILE, b"".join(json_line(dict(failure)) for failure in failures))
 
-    def finish(self, plan: Plan, *, config: Mapping[str, JsonValue], num_views: int) -> ShardIndex:
+    def finish(self, plan: Plan, *, config: Mapping[str, JsonValue], tally: Tally) -> ShardIndex:
         """Writes manifest and index from the markers: the folder is whole. All units must be done.
+
+        Args:
+            plan: the input.
+            config: what the index says of the configuration.
+            tally: gathers what else it says; empty.
 
         Raises:
             ValueError: a split has no sample.
         """
-        summary = _Summary(num_views=num_views)
+        summary = _Summary()
         with self._out.scratch() as manifest:
             for unit, marker in self.done(plan.units):
                 assert marker is not None, unit.name
-                manifest.write(_line(marker.to_json()))
+                manifest.write(json_line(marker.to_json()))
                 summary.add(unit, marker)
-            summary.check()
+                tally.add(marker.facts)
+            summary.check(done=self._verb.done)
             self._out.put(MANIFEST_FILE, manifest)
-        index = summary.index(plan, config=config)
+        index = summary.index(plan, config={**config, **tally.facts()})
         self._out.put(INDEX_FILE, index_bytes(index))
         self._clear()
         return index
@@ -229,26 +180,28 @@ class Ledger:
             return None
         except ValueError as error:
             raise ValueError(f"{self._name}/{RUN_FILE} is damaged ({error}): delete the folder") from error
-        if content.pop("version") != _VERSION:
+        known = {"version", *(field.name for field in fields(Run))}
+        if not isinstance(content, dict) or content.keys() != known or content.pop("version") != VERSION:
             raise ValueError(f"{self._name} was begun by another release of pocketclip: delete the folder")
         return Run(**content)
 
     def _compare(self, *, config_digest: JsonValue, data_digest: JsonValue, run: Run) -> None:
         for value, own, what in (
-            (config_digest, run.config_digest, "with another configuration or other teachers"),
+            (config_digest, run.config_digest, f"with another {self._verb.settings}"),
             (data_digest, run.data_digest, "from other data"),
         ):
             if value != own:
                 raise ValueError(
-                    f"{self._name} was reinforced {what}: choose another folder, or delete this one"
+                    f"{self._name} was {self._verb.done} {what}: choose another folder, or delete this one"
                 )
 
     def _trusted(self, unit: Unit, *, marked: set[str], sizes: Mapping[str, int]) -> Marker | None:
-        name = _marker_file(unit.name)
+        name = marker_file(unit.name)
         if name not in marked:
             return None
         with suppress(ValueError):
             marker = Marker.from_json(json.loads(self._out.read(name)))
+            self._verb.check(marker.facts.more)
             written = sizes.get(unit.name) == marker.facts.num_bytes or not marker.facts.num_samples
             if marker.input_bytes == unit.num_bytes and written:
                 return marker
@@ -259,13 +212,11 @@ class Ledger:
 class _Summary:
     """The index, gathered marker by marker."""
 
-    def __init__(self, *, num_views: int) -> None:
-        self._num_views = num_views
+    def __init__(self) -> None:
         self._splits: dict[str, list[ShardEntry]] = {}
         self._dropped: list[Dropped] = []
         self._num_dropped = 0
         self._licences: Counter[str] = Counter()
-        self._errors: dict[str, tuple[CodecError, int]] = {}
 
     def add(self, unit: Unit, marker: Marker) -> None:
         facts = marker.facts
@@ -285,36 +236,21 @@ class _Summary:
                 sha256=facts.sha256,
             )
         )
-        for table, error in facts.errors.items():
-            num = facts.num_texts if table.startswith("text/") else facts.num_samples * self._num_views
-            known = [self._errors[table]] if table in self._errors else []
-            self._errors[table] = (pool([*known, (error, num)]), num + sum(num for _, num in known))
 
-    def check(self) -> None:
+    def check(self, *, done: str) -> None:
         """ValueError when a split has no sample."""
         for split, entries in self._splits.items():
             if not entries:
                 reason = f"; {self._dropped[-1].source}: {self._dropped[-1].reason}" if self._dropped else ""
-                raise ValueError(f"no sample of split {split!r} can be reinforced{reason}")
+                raise ValueError(f"no sample of split {split!r} can be {done}{reason}")
 
     def index(self, plan: Plan, *, config: Mapping[str, JsonValue]) -> ShardIndex:
         licences = self._licences if plan.licences is None else plan.licences
-        errors: JsonValue = {table: asdict(error) for table, (error, _) in sorted(self._errors.items())}
         return ShardIndex(
             source=plan.source,
             splits={split: tuple(entries) for split, entries in self._splits.items()},
             dropped=tuple(self._dropped),
             licences=dict(sorted(licences.items())),
             attribution=plan.attribution,
-            config={**config, "errors": errors, "num_dropped": self._num_dropped},
+            config={**config, "num_dropped": self._num_dropped},
         )
-
-
-def _marker_file(shard: str) -> str:
-    return f"{DONE}/{shard}.json"
-
-
-def _line(content: Mapping[str, JsonValue]) -> bytes:
-    text = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
-    # file names that are not UTF-8 arrive as lone surrogates; this writes those as JSON escapes
-    return f"{text}\n".encode(errors="backslashreplace")

@@ -16,7 +16,7 @@ from pocketclip.data.index import Dropped
 from pocketclip.data.objects import Place, open_store
 from pocketclip.data.publish import sha256_file
 from pocketclip.data.sample import Sample
-from pocketclip.reinforce.units import open_unit, plan_units
+from pocketclip.engine.units import open_unit, plan_units
 
 
 def plan(url, *, splits=("train",), shard_samples=3):
@@ -247,20 +247,18 @@ def test_the_hash_of_a_units_input_is_known_in_the_end(tmp_path, records):
     assert hashes(plan(tmp_path, shard_samples=7)) != before
 
 
-def test_what_cannot_be_reinforced_is_told(tmp_path, records, shapes):
+def test_what_is_no_input_is_told(tmp_path, records, shapes):
     with pytest.raises(FileNotFoundError, match="nothing: no such file or folder"):
         plan(tmp_path / "nothing")
     with pytest.raises(
-        ValueError, match=r"is not a packed folder and holds nothing that can be reinforced. What is"
+        ValueError, match=r"is not a packed folder and holds no shards, tables or captioned pictures. What is"
     ):
         plan(tmp_path)
     write_tar(tmp_path / "a.tar", records)
     with pytest.raises(ValueError, match=r"has the split 'train' alone, not validation: pack it first"):
         plan(tmp_path, splits=("validation",))
     write_jsonl(tmp_path / "b.jsonl", records)
-    with pytest.raises(
-        ValueError, match=r"holds jsonl and tar files side by side: reinforce one kind at a time"
-    ):
+    with pytest.raises(ValueError, match=r"holds jsonl and tar files side by side: give one kind at a time"):
         plan(tmp_path)
     (tmp_path / "b.jsonl").unlink()
     write_tar(tmp_path / "A.TAR", records)
@@ -280,9 +278,13 @@ def test_a_folder_that_is_not_whole_is_no_input(shapes, tmp_path):
         plan(folder)
     (folder / ".packing").unlink()
     (folder / ".done").mkdir()
-    (folder / ".done" / "run.json").write_text("{}")
-    with pytest.raises(ValueError, match=r"copy is not whole: `pocketclip reinforce` was interrupted"):
+    (folder / ".done" / "run.json").write_text('{"verb": "filter"}')
+    with pytest.raises(ValueError, match=r"copy is not whole: `pocketclip filter` was interrupted"):
         plan(folder)
+    for damage in ("{", "{}", "[]"):
+        (folder / ".done" / "run.json").write_text(damage)
+        with pytest.raises(ValueError, match=r"copy is not whole, and \.done/run\.json in it is damaged"):
+            plan(folder)
 
 
 def test_raw_samples_are_candidates(tmp_path, records):

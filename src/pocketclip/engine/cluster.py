@@ -1,26 +1,30 @@
-"""A crew of Ray actors: each holds the teachers and does one job at a time.
+"""A crew of Ray actors: each holds a maker and does one job at a time.
 
 Ray places actors on machines and tells when one has died; what is done, and by whom, is decided here. Nothing but jobs
-and outcomes, a few hundred bytes, travels between driver and actors: they read inputs and publish shards themselves.
+and outcomes, a few hundred bytes, travels between driver and actors: they read inputs and publish outputs themselves.
 """
 
 from __future__ import annotations
 
 import logging
 import os
+import re
 import secrets
 import signal
 import sys
 import threading
 from collections import deque
+from collections.abc import Mapping
 from contextlib import ExitStack, redirect_stdout
 from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
 
+from pocketclip.data.sample import JsonValue
 from pocketclip.data.scratch import scratch_folder
-from pocketclip.reinforce.config import EngineConfig
-from pocketclip.reinforce.worker import Ensemble, Failed, Job, Outcome, Task, Worker
+from pocketclip.engine.config import EngineConfig
+from pocketclip.engine.job import Failed, Job, Outcome
+from pocketclip.engine.worker import Order, Worker
 
 if TYPE_CHECKING:
     from ray import ObjectRef
@@ -31,6 +35,7 @@ _PATIENT = {"prestart_worker_first_driver": False, "worker_register_timeout_seco
 _PLASMA_BYTES = 80 << 20  # about the least that Ray takes
 _STARTS = 3  # tries
 _LOOK_S = 1.0  # between two looks at signals
+_COLOUR = re.compile(r"\x1b\[\d+m")
 _SHOWN = 200  # characters of what Ray has to say
 _FRUITLESS = 3  # actors in a row that fail to start, before the run gives up
 
@@ -42,16 +47,15 @@ class RayCrew:
     the environment, so that Ray writes nothing into the home folder.
 
     Args:
-        task: what is done.
+        order: what is done.
         engine: how many actors, and where.
 
     Raises:
         ImportError: the extra `ray` is not installed.
     """
 
-    def __init__(self, task: Task, *, engine: EngineConfig) -> None:
-        if engine.address is None:
-            os.environ.setdefault("RAY_AUTH_MODE", "token")
+    def __init__(self, order: Order, *, engine: EngineConfig) -> None:
+        if engine.address is None:  # with a token at hand Ray asks for it, unless told otherwise
             os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         try:
@@ -62,7 +66,8 @@ class RayCrew:
                 "--engine ray needs ray, not installed here: pip install 'pocketclip[ray]'"
             ) from error
         self._ray: Any = ray  # its types say little about actors
-        self._task = task
+        self._order = order
+        self._task = order.task
         self._engine = engine
         self._max_workers = engine.max_workers or engine.min_workers
         self._resources = ExitStack()
@@ -71,16 +76,16 @@ class RayCrew:
         self._busy: dict[ObjectRef, tuple[ActorHandle, Job]] = {}
         self._fruitless = 0
 
-    def open(self) -> Ensemble:
+    def open(self) -> Mapping[str, JsonValue]:
         """See `Crew`. Returns when the first actor is ready."""
         self._connect()
         while len(self._starting) < self._engine.min_workers:
             self._start()
         while True:
             for ref in self._ended(self._starting, seconds=_LOOK_S):
-                ensemble = self._started(ref)
-                if ensemble is not None:
-                    return ensemble
+                described = self._started(ref)
+                if described is not None:
+                    return described
 
     def has_room(self) -> bool:
         """See `Crew`."""
@@ -167,26 +172,26 @@ class RayCrew:
 
     def _cores(self) -> int:
         """Of an actor."""
-        return self._task.num_threads if self._task.config.device == "cpu" else self._task.num_loaders
+        return self._task.num_threads if self._task.device == "cpu" else self._task.num_loaders
 
     def _room_for(self) -> int:
         """Actors that the cluster has room for now."""
         resources = self._ray.cluster_resources()
-        if self._task.config.device == "cpu":
+        if self._task.device == "cpu":
             return int(resources.get("CPU", 0)) // self._cores()
         return int(resources.get("GPU", 0) / self._engine.gpus_per_worker)
 
     def _start(self) -> None:
-        gpus = 0 if self._task.config.device in ("cpu", "mps") else self._engine.gpus_per_worker
+        gpus = 0 if self._task.device in ("cpu", "mps") else self._engine.gpus_per_worker
         kind = self._ray.remote(num_cpus=self._cores(), num_gpus=gpus, max_restarts=0)(Worker)
-        actor = kind.remote(self._task)
+        actor = kind.remote(self._order)
         self._starting[actor.open.remote()] = actor
 
-    def _started(self, ref: ObjectRef) -> Ensemble | None:
-        """Takes in an actor that has built its teachers; None when it could not."""
+    def _started(self, ref: ObjectRef) -> Mapping[str, JsonValue] | None:
+        """Takes in an actor that has built its maker; None when it could not."""
         actor = self._starting.pop(ref)
         try:
-            ensemble = self._result(ref)
+            described = self._result(ref)
         except self._ray.exceptions.RayError as error:
             self._fruitless += 1
             if self._fruitless >= _FRUITLESS:
@@ -197,7 +202,7 @@ class RayCrew:
             return None
         self._fruitless = 0
         self._idle.append(actor)
-        return ensemble
+        return described
 
     def _outcome(self, ref: ObjectRef) -> Outcome:
         actor, job = self._busy.pop(ref)
@@ -237,6 +242,9 @@ class RayCrew:
 
 
 def _one_line(error: BaseException) -> str:
-    text = " ".join(str(error).split()) or type(error).__name__
+    text = _COLOUR.sub("", str(error)).strip()
+    if "its creation task" in text:  # a traceback, whose last line says what was wrong
+        text = text.splitlines()[-1]
+    text = " ".join(text.split()) or type(error).__name__
     text = text.rpartition("The actor is dead because ")[2]
     return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."
