@@ -20,9 +20,9 @@ from pocketclip.data.reinforcement import BLOCK_NAME, Embeddings, ReinforcementW
 from pocketclip.data.sample import Sample
 from pocketclip.data.shard import shard_writer
 from pocketclip.reinforce.config import ReinforceConfig
-from pocketclip.reinforce.encode import Rows, encoded, taken
 from pocketclip.reinforce.views import Drawn, ShardRequest, draw_views
 from pocketclip.teachers.captioner import Captioner
+from pocketclip.teachers.encode import Rows, encoded, taken
 from pocketclip.teachers.teacher import Teacher
 
 _ENOUGH_S = 1.5

@@ -28,9 +28,9 @@ from pocketclip.data.sample import Sample
 from pocketclip.data.shard import ShardWriter, shard_writer
 from pocketclip.engine.prefetch import ahead, mapped
 from pocketclip.engine.units import OpenUnit
-from pocketclip.reinforce.encode import encoded
 from pocketclip.reinforce.views import GroupEnd, Pictures, ShardRequest, Views, draw_views, messages
 from pocketclip.teachers.captioner import Captioner
+from pocketclip.teachers.encode import encoded
 from pocketclip.teachers.teacher import Teacher
 
 _READY = 2  # image batches that wait for the teachers

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from tests.teachers.plain_teachers import PlainTeacher
 
-from pocketclip.reinforce.encode import encoded
 from pocketclip.teachers import EncodeError
+from pocketclip.teachers.encode import encoded
 
 
 class Teacher(PlainTeacher):
