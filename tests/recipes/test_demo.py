@@ -82,11 +82,20 @@ def undisturbed(cache: Path) -> Walked:
     return Walked(folder, seconds, out, err)
 
 
-def shards(folder: Path) -> dict[str, bytes]:
+def shards(folder: Path) -> dict[str, object]:
+    """All files of the packed and the reinforced folder; of the manifest what no clock says."""
     paths = [
-        path for room in ("emoji", "reinforced") for path in (folder / room).rglob("*.tar") if path.is_file()
+        path for room in ("emoji", "reinforced") for path in (folder / room).rglob("*") if path.is_file()
     ]
-    return {str(path.relative_to(folder)): path.read_bytes() for path in paths}
+    return {
+        str(path.relative_to(folder)): timeless(path) if path.name == "manifest.jsonl" else path.read_bytes()
+        for path in paths
+    }
+
+
+def timeless(manifest: Path) -> list[dict[str, object]]:
+    rows = [json.loads(line) for line in manifest.read_text(encoding="utf-8").splitlines()]
+    return [{name: row[name] for name in row if name not in ("seconds", "cost")} for row in rows]
 
 
 class Page(HTMLParser):

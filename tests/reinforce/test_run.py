@@ -26,6 +26,7 @@ from pocketclip.data.reinforcement import BLOCK_NAME, Reinforcement
 from pocketclip.data.shard import ShardReader, write_shard
 from pocketclip.engine import worker as engine_worker
 from pocketclip.reinforce import EngineConfig, FailedShardsError, ReinforceConfig, reinforce, worker
+from pocketclip.reinforce.run import without_place
 from pocketclip.teachers import CaptionerSpec, TeacherSpec, build_teacher
 
 torch.set_num_threads(1)
@@ -168,6 +169,34 @@ def test_the_manifest_says_what_became_of_every_shard(data, config, tmp_path):
         assert error["cosine_min"] == min(in_shards)
         means = [row["errors"][table]["cosine_mean"] for row in manifest]
         assert min(means) <= error["cosine_mean"] <= max(means)
+
+
+@pytest.mark.parametrize(
+    ("source", "told"),
+    [
+        ("runs/a/checkpoint.safetensors", "checkpoint.safetensors"),
+        ("/runs/a", "a"),
+        ("open_clip:ViT-L-14/openai", "open_clip:ViT-L-14/openai"),
+        ("open_clip:ViT-B-32//models/mine.safetensors", "open_clip:ViT-B-32//mine.safetensors"),
+        ("open_clip:/models/folder", "open_clip:folder"),
+        ("transformers:google/siglip2-base-patch16-224", "transformers:google/siglip2-base-patch16-224"),
+        ("transformers:./models/folder", "transformers:folder"),
+        ("hf-hub:apple/DFN2B-CLIP-ViT-L-14@main", "hf-hub:apple/DFN2B-CLIP-ViT-L-14@main"),
+    ],
+)
+def test_the_index_names_no_folder_of_the_machine(source, told):
+    assert without_place(source) == told
+
+
+def test_teachers_elsewhere_give_the_same_index(data, tmp_path, tiny_checkpoint):
+    """The same weights under another path are the same teacher, and everything but the times is the same."""
+    for name in ("here", "there"):
+        (tmp_path / name).mkdir()
+        shutil.copy(tiny_checkpoint, tmp_path / name / "checkpoint.safetensors")
+        teacher = TeacherSpec(name="t", source=str(tmp_path / name / "checkpoint.safetensors"))
+        one = ReinforceConfig(teachers=(teacher,), num_views=1, num_threads=1)
+        reinforce(data, tmp_path / name / "out", config=one)
+    assert contents(tmp_path / "here" / "out") == contents(tmp_path / "there" / "out")
 
 
 def test_the_index_lists_so_many_drops_and_the_manifest_all(config, tmp_path, monkeypatch):

@@ -6,7 +6,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, fields, replace
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 from pocketclip.data.index import ShardIndex
@@ -79,13 +79,28 @@ def _digest(config: ReinforceConfig, described: Mapping[str, Any]) -> str:
 
 
 def _facts(config: ReinforceConfig, described: Mapping[str, Any]) -> dict[str, JsonValue]:
-    """What the index says of the configuration."""
+    """What the index says of the configuration, the same wherever teachers and captioners were."""
     teachers: list[JsonValue] = [
         {**one, **record} for record, one in zip(described["records"], described["teachers"], strict=True)
     ]
+    captioners: list[JsonValue] = list(described["captioners"])
+    for one in (*teachers, *captioners):
+        if isinstance(one, dict) and isinstance(source := one.get("source"), str):
+            one["source"] = without_place(source)
     return {
         "num_views": config.num_views,
         "codec": config.codec,
         "teachers": teachers,
-        "captioners": described["captioners"],
+        "captioners": captioners,
     }
+
+
+def without_place(source: str) -> str:
+    """A source of a teacher or captioner without the folders of this machine: names of models, tags and files stay."""
+    kind, colon, rest = source.partition(":")
+    if not colon:
+        return PurePath(source).name
+    model, slashes, file = rest.rpartition("//")
+    if slashes:
+        return f"{kind}:{model}//{PurePath(file).name}"
+    return f"{kind}:{PurePath(rest).name}" if rest.startswith(("/", "./", "../", "~")) else source
