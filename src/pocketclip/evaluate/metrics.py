@@ -16,6 +16,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 Direction = Literal["image_to_text", "text_to_image"]
+Ties = Literal["lose", "first"]
+"""Of equal scores: a wrong candidate always beats a right one, or what comes earlier in the set beats the other."""
 DIRECTIONS: tuple[Direction, Direction] = ("image_to_text", "text_to_image")
 
 # Equal vectors may differ in the last bits of their fp64 products, by where BLAS happens to place them.
@@ -65,17 +67,24 @@ class Retrieval:
 
 
 def retrieval(
-    image_embed_ND: ArrayLike, text_embed_MD: ArrayLike, relevant: Sequence[Sequence[int]], *, name: str
+    image_embed_ND: ArrayLike,
+    text_embed_MD: ArrayLike,
+    relevant: Sequence[Sequence[int]],
+    *,
+    name: str,
+    ties: Ties = "lose",
 ) -> Retrieval:
     """Rank all texts for every image and all images for every text, by dot product.
 
-    A query is found in the first k if any of its right candidates is; ties count against the model.
+    A query is found in the first k if any of its right candidates is; ties count against the model, unless the same
+    text occurs several times, as in COCO, where no model could win them.
 
     Args:
         image_embed_ND: [N, D] unit-norm image embeddings.
         text_embed_MD: [M, D] unit-norm embeddings of distinct texts.
         relevant: for each image the rows of its right texts; every text is right for some image.
         name: what is measured ("model 'plain' on split 'test-style'"), for messages.
+        ties: who wins of equal scores.
 
     Raises:
         ValueError: embeddings that are not finite, or not of one width, or too few of them to tell anything.
@@ -102,7 +111,8 @@ def retrieval(
     if not all(images_of):
         raise ValueError(f"{name}: text {images_of.index([])} has no right image")
     return Retrieval(
-        image_to_text=_rank(images, texts, relevant), text_to_image=_rank(texts, images, images_of)
+        image_to_text=_rank(images, texts, relevant, ties=ties),
+        text_to_image=_rank(texts, images, images_of, ties=ties),
     )
 
 
@@ -180,7 +190,11 @@ def _finite(embed: ArrayLike, *, name: str, what: str) -> NDArray[np.float64]:
 
 
 def _rank(
-    query_QD: NDArray[np.float64], candidate_CD: NDArray[np.float64], right: Sequence[Sequence[int]]
+    query_QD: NDArray[np.float64],
+    candidate_CD: NDArray[np.float64],
+    right: Sequence[Sequence[int]],
+    *,
+    ties: Ties,
 ) -> Ranks:
     num_right = np.array([len(set(rows)) for rows in right], dtype=np.int64)
     beaten = np.empty(len(query_QD), dtype=np.int64)
@@ -190,8 +204,16 @@ def _rank(
         columns = np.concatenate([np.asarray(r, dtype=np.int64) for r in right[start:stop]])
         best = np.full(stop - start, -np.inf)
         np.maximum.at(best, rows, score[rows, columns])
+        level = (best - _TIE)[:, None]
+        earliest = np.full(stop - start, len(candidate_CD))
+        at_best = score[rows, columns] >= level[rows, 0]
+        np.minimum.at(earliest, rows[at_best], columns[at_best])
         score[rows, columns] = -np.inf
-        beaten[start:stop] = (score >= (best - _TIE)[:, None]).sum(axis=1)
+        wins = score >= level
+        if ties == "first":
+            later = np.arange(len(candidate_CD)) > earliest[:, None]
+            wins &= ~(later & (score <= (best + _TIE)[:, None]))
+        beaten[start:stop] = wins.sum(axis=1)
     return Ranks(beaten=beaten, wrong=len(candidate_CD) - num_right)
 
 

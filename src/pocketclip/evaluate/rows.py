@@ -69,7 +69,7 @@ class Average:
 
     @property
     def label(self) -> str:
-        """"average of 38" when all are there, else "mean of n of the 38 sets"."""
+        """ "average of 38" when all are there, else "mean of n of the 38 sets"."""
         return f"mean of {self.num_sets} of the 38 sets" if self.missing else "average of 38"
 
 
@@ -112,9 +112,7 @@ def average(rows: Sequence[Row]) -> Average | None:
     if not values:
         return None
     missing = tuple(key for key in TASKS if key in AVERAGED and key not in values)
-    return Average(
-        value=math.fsum(values.values()) / len(values), num_sets=len(values), missing=missing
-    )
+    return Average(value=math.fsum(values.values()) / len(values), num_sets=len(values), missing=missing)
 
 
 def average_38(rows: Sequence[Row]) -> float:

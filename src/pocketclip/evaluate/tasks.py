@@ -133,7 +133,11 @@ _CLASSIFICATION = (
     _own("vtab/cifar100", "CIFAR-100", 10000, 100),
     _own("vtab/clevr_count_all", "CLEVR Counts", 15000, 8, names="clevr_count_all"),
     _own(
-        "vtab/clevr_closest_object_distance", "CLEVR Distance", 15000, 6, names="clevr_closest_object_distance"
+        "vtab/clevr_closest_object_distance",
+        "CLEVR Distance",
+        15000,
+        6,
+        names="clevr_closest_object_distance",
     ),
     _own("country211", "Country211", 21100, 211, names="country211"),
     _own("vtab/dtd", "Describable Textures", 1880, 47),
