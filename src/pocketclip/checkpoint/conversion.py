@@ -7,12 +7,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 
+from torch import nn
+
 from pocketclip.checkpoint.foreign import FILE_SUFFIXES, read_foreign, write_foreign
 from pocketclip.checkpoint.foreign_keys import LAYOUTS, Layout
 from pocketclip.checkpoint.loaded import Loaded, same_architecture, variant_config
 from pocketclip.checkpoint.open_clip_config import timm_name
 from pocketclip.checkpoint.store import find, from_foreign, is_own, load_own, require_variant, save
-from pocketclip.models.variants import VARIANTS
+from pocketclip.models.captioner import Captioner
+from pocketclip.models.variants import CAPTIONERS, VARIANTS
 from pocketclip.models.variants import variant as row_of
 
 # What open_clip calls a model of the same towers, and Apple's first release.
@@ -25,6 +28,8 @@ _OPEN_CLIP_NAMES: Mapping[str, str] = MappingProxyType(
         "mobileclip2_s3": "MobileCLIP2-S3",
         "mobileclip2_s4": "MobileCLIP2-S4",
         "mobileclip2_l_14": "MobileCLIP2-L-14",
+        "coca_vit_b_32": "coca_ViT-B-32",
+        "coca_vit_l_14": "coca_ViT-L-14",
     }
 )
 _APPLE_NAMES = ("mobileclip_s0", "mobileclip_s1", "mobileclip_s2", "mobileclip_b")
@@ -42,6 +47,7 @@ class Conversion:
         num_tensors: in that file, or the model's.
         num_image_parameters: of the image tower, un-folded.
         num_text_parameters: of the text tower, un-folded.
+        num_decoder_parameters: of a captioner's upper half; 0 for a model that does not write.
         notes: what was chosen or changed on the way, a sentence each.
         out: file or folder that was written.
         to: its layout.
@@ -56,6 +62,7 @@ class Conversion:
     num_tensors: int
     num_image_parameters: int
     num_text_parameters: int
+    num_decoder_parameters: int
     notes: tuple[str, ...]
     out: str
     to: Layout
@@ -122,14 +129,16 @@ def convert(
         save(out, loaded.model, config=loaded.config, tokenizer=loaded.tokenizer)
     else:
         write_foreign(loaded, out, layout=to)
+    writes = isinstance(loaded.model, Captioner)
     return Conversion(
         source=str(source),
         file=path.name,
         layout=layout,
         variant=found,
         num_tensors=num_tensors,
-        num_image_parameters=sum(value.numel() for value in loaded.model.image.parameters()),
-        num_text_parameters=sum(value.numel() for value in loaded.model.text.parameters()),
+        num_image_parameters=_num_parameters(loaded.model.image),
+        num_text_parameters=_num_parameters(loaded.model.text),
+        num_decoder_parameters=_num_parameters(loaded.model.decoder) if writes else 0,
         notes=notes,
         out=str(out),
         to=to,
@@ -138,9 +147,18 @@ def convert(
     )
 
 
-def _variant_of(loaded: Loaded, *, among: Mapping[str, object] = VARIANTS) -> str | None:
-    """The newest variant that has the model's towers."""
-    same = [row for row in among if same_architecture(variant_config(row).model, loaded.config.model)]
+def _num_parameters(part: nn.Module) -> int:
+    return sum(value.numel() for value in part.parameters())
+
+
+_ALL: Mapping[str, object] = MappingProxyType({**VARIANTS, **CAPTIONERS})
+
+
+def _variant_of(loaded: Loaded, *, among: Mapping[str, object] = _ALL) -> str | None:
+    """The newest variant that has the model's towers, of the same length where there is one."""
+    model = loaded.config.model
+    same = [row for row in among if same_architecture(variant_config(row).model, model)]
+    same = [row for row in same if variant_config(row).model.text == model.text] or same
     return next((row for row in same if row.startswith("mobileclip2")), same[0] if same else None)
 
 
@@ -165,6 +183,8 @@ def _usage(loaded: Loaded, out: Path, *, to: Layout) -> str | None:
     expected = variant_config(row)
     sized = "" if expected.preprocess.size == preprocess.size else f", force_image_size={preprocess.size}"
     context = model.text.context_length
+    if isinstance(loaded.model, Captioner) and expected.model.text.context_length != context:
+        return None  # open_clip would lengthen one half of the decoder alone
     longer = "" if expected.model.text.context_length == context else f", force_context_length={context}"
     return (
         f'open_clip.create_model_and_transforms("{_OPEN_CLIP_NAMES[row]}", pretrained="{out}", '

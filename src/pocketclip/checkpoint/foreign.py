@@ -41,8 +41,9 @@ from pocketclip.checkpoint.open_clip_config import (
 )
 from pocketclip.checkpoint.weights import read_weights
 from pocketclip.data.publish import publish_file, publish_folder
+from pocketclip.models.captioner import CaptionerConfig
 from pocketclip.models.clip import ClipConfig
-from pocketclip.models.variants import VARIANTS
+from pocketclip.models.variants import CAPTIONERS, VARIANTS
 from pocketclip.models.variants import variant as row_of
 from pocketclip.models.vit import ViTConfig
 
@@ -95,7 +96,8 @@ def read_foreign(path: Path, *, variant: str | None = None, moving_average: bool
     config_file = path.with_name(CONFIG_FILE)
     if config_file.is_file() and _belongs_to_folder(path):
         config, notes = read_open_clip(config_file)
-        fitting = [row for row in VARIANTS if same_architecture(variant_config(row).model, config.model)]
+        rows = {**VARIANTS, **CAPTIONERS}
+        fitting = [row for row in rows if same_architecture(variant_config(row).model, config.model)]
         if name is not None and name not in fitting:
             raise ValueError(f"{config_file} describes no {name} but {_one_of(fitting)}: name it, or nothing")
         found = name or (_preferred(fitting, path=path) if fitting else None)
@@ -208,7 +210,7 @@ def _layout_of(names: Iterable[str], *, path: Path) -> Layout:
     def has(*starts: str) -> bool:
         return all(any(name.startswith(start) for name in names) for start in starts)
 
-    if has("visual.trunk.", "text."):
+    if has("visual.trunk.", "text.") or has("visual.", "text.", "text_decoder."):
         return "open_clip"
     if has("image_encoder.model.", "text_encoder."):
         return "apple-v1"
@@ -234,7 +236,9 @@ def _detected(
     tensors: Mapping[str, Tensor], *, layout: Layout, name: str | None, path: Path
 ) -> tuple[str, tuple[str, ...]]:
     """The variant that the tensors are of, and notes on the choice."""
-    problems = {row: _problems(row, tensors, layout=layout) for row in VARIANTS}
+    writes = any(name.startswith(("text_decoder.", "decoder.")) for name in tensors)
+    rows = CAPTIONERS if writes else VARIANTS
+    problems = {row: _problems(row, tensors, layout=layout) for row in rows}
     fitting = [row for row, wrong in problems.items() if not wrong]
     if name is not None:
         if name not in fitting:
@@ -248,15 +252,18 @@ def _detected(
         if len(problems[nearest]) > len(tensors) / 2:
             raise ValueError(
                 f"{path} fits no variant, {nearest} least badly: {listed(problems[nearest])}; give weights of "
-                f"one of {', '.join(VARIANTS)}"
+                f"one of {', '.join(rows)}"
             )
         raise ValueError(
             f"{path} is not a whole {nearest}: {listed(problems[nearest])}; copy or download it again"
         )
+    configs = {row: _adopted(variant_config(row), tensors, layout=layout) for row in fitting}
+    fitting = [
+        row for row in fitting if configs[row] == variant_config(row)
+    ] or fitting  # of this very length
     found = _preferred(fitting, path=path)
     named = _named(path)
-    configs = {row: variant_config(row) for row in fitting}
-    if named not in fitting and any(config != configs[found] for config in configs.values()):
+    if named not in fitting and any(configs[row] != configs[found] for row in fitting):
         raise ValueError(
             f"{path} may be {_one_of(fitting)}, which differ in more than weights: say which, with --variant NAME or "
             "variant=NAME"
@@ -282,12 +289,14 @@ def _problems(row: str, tensors: Mapping[str, Tensor], *, layout: Layout) -> lis
 def _adopted(config: CheckpointConfig, tensors: Mapping[str, Tensor], *, layout: Layout) -> CheckpointConfig:
     """The configuration with the lengths of the tables of positions that the file has."""
     model = config.model
+    writes = isinstance(model, CaptionerConfig)
     places = _num_places("text.position", tensors, model=model, layout=layout)
-    if places is not None and places >= 2:
-        model = replace(model, text=replace(model.text, context_length=places))
+    if places is not None and places >= 2 + writes:  # a captioner's class token has a place of its own
+        model = replace(model, text=replace(model.text, context_length=places - writes))
     image = model.image
     if isinstance(image, ViTConfig):
-        places = _num_places("image.position", tensors, model=model, layout=layout)
+        position = "image.tower.position" if writes else "image.position"
+        places = _num_places(position, tensors, model=model, layout=layout)
         if places is not None:
             side = math.isqrt(places)  # one more for a class token is never a square
             if side:
@@ -314,7 +323,9 @@ def _named(path: Path) -> str | None:
     places = [path.name, *(parent.name for parent in path.absolute().parents[:3])]
     for place in places:
         text = re.sub(r"[^a-z0-9]+", "_", place.lower()).replace("_b_lt", "_blt")
-        names = [row for row in VARIANTS if re.search(rf"(?<![a-z0-9]){row}(?![a-z0-9])", text)]
+        names = [
+            row for row in (*VARIANTS, *CAPTIONERS) if re.search(rf"(?<![a-z0-9]){row}(?![a-z0-9])", text)
+        ]
         if names:
             return max(names, key=len)
     return None

@@ -20,8 +20,10 @@ from typing import Literal, NamedTuple, TypeAlias, get_args
 import torch
 from torch import Tensor
 
+from pocketclip.checkpoint import captioner_keys
 from pocketclip.checkpoint.blank import blank
 from pocketclip.checkpoint.misfit import listed, misfits
+from pocketclip.models.captioner import CaptionerConfig
 from pocketclip.models.clip import ClipConfig
 from pocketclip.models.fastvit import FastViTConfig
 from pocketclip.models.hybrid_text import HybridTextConfig
@@ -214,6 +216,16 @@ _HYBRID_TEXT: tuple[_Cells, ...] = (  # open_clip has no such tower
     ("blocks.{block}.ffn.scale", None, _column("transformer.{block}.layer_scale")),
 )
 
+_CAPTIONER: tuple[_Cells, ...] = tuple(  # whole names; the other layouts have no such model
+    (
+        ours,
+        _transposed(theirs.removesuffix(captioner_keys.TRANSPOSED))
+        if theirs.endswith(captioner_keys.TRANSPOSED)
+        else theirs,
+    )
+    for ours, theirs in captioner_keys.ROWS
+)
+
 _COLUMNS: Mapping[Layout, int] = MappingProxyType({"pocketclip": 0, "open_clip": 1, "timm": 1, "apple-v1": 2})
 # What stands before the names of the image tower and of the text tower.
 _PREFIXES: Mapping[Layout, tuple[str, str]] = MappingProxyType(
@@ -346,6 +358,11 @@ def _cells(config: ClipConfig, layout: Layout) -> Mapping[str, Cell | None]:
     names = our_tensors(config)
     if layout == "pocketclip":
         return {name: Cell(name, _AS_IS) for name in names}
+    if isinstance(config, CaptionerConfig):
+        table = _Table(_CAPTIONER, 1, None)
+        return MappingProxyType(
+            {name: table.look_up(name) if layout == "open_clip" else None for name in names}
+        )
     column = _COLUMNS[layout]
     above_image, above_text = _PREFIXES[layout]
     image = _Table(_FASTVIT if isinstance(config.image, FastViTConfig) else _VIT, column, config.image)

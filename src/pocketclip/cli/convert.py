@@ -52,12 +52,14 @@ class Convert:
         from pocketclip.checkpoint.conversion import convert
 
         done = convert(self.source, self.out, variant=self.variant, to=self.to, moving_average=not self.last)
-        millions = (
-            f"{done.num_image_parameters / 1e6:.1f} + {done.num_text_parameters / 1e6:.1f} million parameters"
-        )
+        parts = {"image": done.num_image_parameters, "text": done.num_text_parameters}
+        if done.num_decoder_parameters:
+            parts["decoder"] = done.num_decoder_parameters
+        numbers = " + ".join(f"{count / 1e6:.1f}" for count in parts.values())
+        millions = f"{numbers} million parameters ({' + '.join(parts)}, un-folded)"
         lines = [
             f"read     {done.file}: {done.variant or 'no known variant'}, {done.layout} layout, "
-            f"{done.num_tensors} tensors, {millions} (image + text, un-folded)",
+            f"{done.num_tensors} tensors, {millions}",
             *(f"note     {note}" for note in done.notes),
             f"written  {done.out}: {done.to} layout",
             f"digest   {done.digest}",
