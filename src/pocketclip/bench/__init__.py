@@ -1,1 +1,16 @@
-"""Latency, throughput and memory of models, told side by side."""
+"""Bench: models in; latency, throughput, memory and arithmetic out, comparable on a noisy machine."""
+
+from __future__ import annotations
+
+from pocketclip.bench.config import BenchConfig
+from pocketclip.bench.report import BenchReport, Machine, Peak, Row
+from pocketclip.bench.run import bench
+
+__all__ = [
+    "BenchConfig",
+    "BenchReport",
+    "Machine",
+    "Peak",
+    "Row",
+    "bench",
+]

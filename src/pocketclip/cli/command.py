@@ -16,6 +16,7 @@ from typing import Annotated, cast
 import tyro
 from tyro.conf import subcommand
 
+from pocketclip.cli.bench import Bench
 from pocketclip.cli.checks import Inspect, Verify
 from pocketclip.cli.convert import Convert
 from pocketclip.cli.describe import Describe
@@ -48,6 +49,7 @@ _VERBS: Mapping[str, type] = {
     "finetune": Finetune,
     "plot": Plot,
     "evaluate": Evaluate,
+    "bench": Bench,
     "export": Export,
     "index": Index,
     "search": Search,

@@ -116,7 +116,7 @@ def save_figure(figure: Figure, outs: Sequence[Path]) -> None:
         kind = out.suffix.lower().removeprefix(".")
         stamp: dict[str, Any] = {} if kind == "png" else {"Date" if kind == "svg" else "CreationDate": None}
         with rc_context({"svg.hashsalt": "pocketclip", "svg.fonttype": "none"}), publish_file(out) as file:
-            figure.savefig(file, format=kind, dpi=_DPI, metadata=stamp)  # ty: ignore[invalid-argument-type]
+            figure.savefig(file, format=kind, dpi=_DPI, metadata=stamp)
 
 
 def make_map(points: Sequence[Point], *, accuracy: str, latency: str, note: str = "") -> Figure:
@@ -154,7 +154,7 @@ def make_map(points: Sequence[Point], *, accuracy: str, latency: str, note: str 
 def label_boxes(figure: Figure) -> Mapping[str, tuple[float, float, float, float]]:
     """Name -> left, bottom, right, top in pixels of every name on a map, as it is drawn."""
     axes = figure.axes[0]
-    renderer = figure.canvas.get_renderer()  # ty: ignore[unresolved-attribute]
+    renderer = figure.canvas.get_renderer()  # ty: ignore[missing-attribute]
     return {text.get_text(): text.get_window_extent(renderer).extents for text in axes.texts}
 
 
@@ -266,4 +266,5 @@ def _darker(tone: str) -> str:
     """A family's colour halfway to ink: readable as text."""
     from matplotlib.colors import to_hex, to_rgb
 
-    return to_hex([0.5 * (a + b) for a, b in zip(to_rgb(tone), to_rgb(_INK), strict=True)])
+    (r, g, b), (ink_r, ink_g, ink_b) = to_rgb(tone), to_rgb(_INK)
+    return to_hex(((r + ink_r) / 2, (g + ink_g) / 2, (b + ink_b) / 2))

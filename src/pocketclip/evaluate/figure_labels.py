@@ -88,7 +88,7 @@ def _settle(axes: Axes, texts: Sequence[Text], labels: Sequence[Label]) -> None:
     """Puts each name on the best free place: adjustText's own, or one on the rings around its point."""
     figure = axes.figure
     assert figure is not None
-    renderer = figure.canvas.get_renderer()  # ty: ignore[unresolved-attribute]
+    renderer = figure.canvas.get_renderer()  # ty: ignore[missing-attribute]
     point_px = figure.dpi / 72
     dots = [_dot(axes, label, point_px=point_px) for label in labels]
     strokes = _strokes(axes, step=4 * point_px)
@@ -158,7 +158,8 @@ def _around(dot: Box, box: Box, *, point_px: float) -> Iterator[Box]:
 def _move(axes: Axes, text: Text, box: Box) -> None:
     text.set_horizontalalignment("left")
     text.set_verticalalignment("bottom")
-    text.set_position(axes.transData.inverted().transform((box[0], box[1])))
+    x, y = axes.transData.inverted().transform((box[0], box[1]))
+    text.set_position((float(x), float(y)))
 
 
 def _leader(axes: Axes, dot: Box, box: Box, *, point_px: float) -> None:
@@ -179,7 +180,7 @@ def _dot(axes: Axes, label: Label, *, point_px: float) -> Box:
 
 
 def _extents(box: object) -> Box:
-    left, bottom, right, top = box.extents  # ty: ignore[unresolved-attribute]
+    left, bottom, right, top = box.extents  # ty: ignore[missing-attribute]
     return float(left), float(bottom), float(right), float(top)
 
 
