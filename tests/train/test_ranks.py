@@ -36,7 +36,7 @@ def config(*, batch_size, num_steps=20, **loop):
         variant="pocketclip_tiny",
         stream=StreamConfig(batch_size=batch_size, replay=True, synthetic="rule"),
         objective=ObjectiveConfig(distill_weight=0.7, synthetic_weight=1.0),
-        optim=OptimConfig(lr_peak=2e-5, warmup_steps=5),  # rounding grows with the steps
+        optim=OptimConfig(lr_peak=1e-3, warmup_steps=5),
         loop=LoopConfig(num_steps=num_steps, log_every=1, save_every=10, average_decay=0.9, **loop),
     )
 
@@ -77,9 +77,7 @@ def test_two_ranks_are_one_with_the_double_batch(reinforced, tmp_path):
     train(config(batch_size=16), data=reinforced, out=tmp_path / "one")
     one = weights(tmp_path / "one")
     for way in ("ddp", "fsdp2"):
-        assert curve(tmp_path / way) == pytest.approx(
-            curve(tmp_path / "one"), rel=3e-5
-        )  # measured 1.0e-5: float32
+        assert curve(tmp_path / way) == pytest.approx(curve(tmp_path / "one"), rel=1e-5)  # measured 1.1e-6
         # Adam makes full steps of gradients that are zero but for rounding: single weights wander, most do not.
         for name, value in weights(tmp_path / way).items():
             assert (value - one[name]).abs().double().mean() < 2e-4, name

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from pocketclip.fit.meter import Meter
+from pocketclip.fit.norm import share_norms
 from pocketclip.fit.optim import OptimConfig, WeightAverage, make_adamw, optimizer_state, restore_optimizer
 from pocketclip.fit.ranks import (
     Parallel,
@@ -25,7 +26,6 @@ from pocketclip.fit.ranks import (
     first_decides,
     like,
     mean_over_ranks,
-    share_norms,
     spread,
     whole,
 )
@@ -220,8 +220,9 @@ class _Run(Generic[BatchT]):
     ) -> _Run[BatchT]:
         device = next(model.parameters()).device.type
         spare = copy.deepcopy(model).eval() if hooks.evaluate and ranks.is_first else None
-        if loop.shared_norms and ranks.size > 1:
-            share_norms(model, device=device)
+        together = loop.shared_norms and ranks.size > 1
+        if together or not loop.compile:  # the compiler makes one kernel of a BatchNorm of torch's own
+            share_norms(model, device=device, together=together)
         runner = spread(model, ranks=ranks, parallel=loop.parallel, units=hooks.units(model))
         stepper = Stepper(
             model=model,

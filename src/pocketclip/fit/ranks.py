@@ -1,6 +1,6 @@
-"""Several processes that train one model: who is who, rows gathered with gradient, statistics and weights shared."""
+"""Several processes that train one model: who is who, rows gathered with gradient, weights and gradients shared."""
 
-# Shape suffixes: B rows of this process, M the most of any process, N of all processes, D width, C channels.
+# Shape suffixes: B rows of this process, M the most of any process, N of all processes, D width.
 
 from __future__ import annotations
 
@@ -132,75 +132,6 @@ class _Gather(torch.autograd.Function):
         return grad_ND[share.first : share.first + share.counts[share.rank]], None
 
 
-class _SumOverRanks(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: FunctionCtx, value: Tensor) -> Tensor:
-        total = value.clone()
-        dist.all_reduce(total)
-        return total
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: FunctionCtx, grad: Tensor) -> Tensor:
-        total = grad.clone()
-        dist.all_reduce(total)
-        return total
-
-
-class SharedBatchNorm(nn.BatchNorm2d):
-    """BatchNorm with the statistics of all processes' maps, on devices that torch's own SyncBatchNorm does not know.
-
-    Parameters and buffers are a BatchNorm2d's, in the same places: it is one in everything but training.
-    """
-
-    def forward(self, input: Tensor) -> Tensor:  # noqa: A002 - the name nn.BatchNorm2d has
-        """[B, C, H, W] -> [B, C, H, W]."""
-        if not self.training:
-            return super().forward(input)
-        places = _total(input.new_tensor(input.numel() / input.shape[1]))
-        mean_C = _total(input.sum((0, 2, 3))) / places
-        centred_BCHW = input - mean_C[:, None, None]
-        variance_C = _total(centred_BCHW.square().sum((0, 2, 3))) / places
-        self._follow(mean_C.detach(), variance_C.detach() * places / (places - 1))
-        gain_C = self.weight * torch.rsqrt(variance_C + self.eps)
-        return centred_BCHW * gain_C[:, None, None] + self.bias[:, None, None]
-
-    @torch.no_grad()
-    def _follow(self, mean_C: Tensor, variance_C: Tensor) -> None:
-        assert self.running_mean is not None
-        assert self.running_var is not None
-        assert self.num_batches_tracked is not None
-        assert self.momentum is not None
-        self.num_batches_tracked += 1
-        self.running_mean.lerp_(mean_C, self.momentum)
-        self.running_var.lerp_(variance_C, self.momentum)
-
-
-def _total(value: Tensor) -> Tensor:
-    return cast("Tensor", _SumOverRanks.apply(value))
-
-
-def share_norms(model: nn.Module, *, device: str) -> None:
-    """Makes every BatchNorm of `model`, in place, normalise with the statistics of all processes' batches together."""
-    for parent in list(model.modules()):
-        for name, child in parent.named_children():
-            if type(child) is nn.BatchNorm2d:
-                shared = (
-                    nn.SyncBatchNorm.convert_sync_batchnorm(child)
-                    if device == "cuda"
-                    else _shared_norm(child)
-                )
-                setattr(parent, name, shared)
-
-
-def _shared_norm(norm: nn.BatchNorm2d) -> SharedBatchNorm:
-    shared = SharedBatchNorm(norm.num_features, eps=norm.eps, momentum=norm.momentum)
-    shared.weight, shared.bias = norm.weight, norm.bias
-    shared.running_mean, shared.running_var = norm.running_mean, norm.running_var
-    shared.num_batches_tracked = norm.num_batches_tracked
-    return shared.train(norm.training)
-
-
 def spread(model: nn.Module, *, ranks: Ranks, parallel: Parallel, units: Iterable[nn.Module]) -> nn.Module:
     """The module to call in training, whose gradients are those of all processes' rows.
 
@@ -225,6 +156,8 @@ def spread(model: nn.Module, *, ranks: Ranks, parallel: Parallel, units: Iterabl
         model,
         device_ids=[ranks.local_rank] if cuda else None,
         gradient_as_bucket_view=True,
+        # Every process has the same buffers, or only the first one's are ever kept: none are worth sending.
+        broadcast_buffers=False,
     )
 
 
