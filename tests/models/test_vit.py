@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from pocketclip.models import VARIANTS, ViTConfig
+from pocketclip.models.clip import Clip
 from pocketclip.models.vit import ViT
 
 SMALL = {"image_px": 32, "patch_px": 16, "width": 48, "heads": 4, "layers": 2}
@@ -56,6 +57,22 @@ def test_pictures_of_another_size_are_refused() -> None:
     tower = ViT(ViTConfig(**SMALL), embed_dim=8)
     with pytest.raises(ValueError, match="32 x 32 pixels, not 48 x 32"):
         tower(torch.zeros(1, 3, 48, 32))
+
+
+@pytest.mark.parametrize("pool", ["cls", "avg"])
+def test_any_size_is_a_tower_of_that_size(pool) -> None:
+    tiny = VARIANTS["pocketclip_tiny_vit"].model
+    clip = Clip(dataclasses.replace(tiny, image=ViTConfig(**SMALL, pool=pool)))
+    tower = clip.image
+    assert isinstance(tower, ViT)
+    tower.any_size = True
+    for side in (16, 32, 64):
+        image_BCHW = torch.randn(2, 3, side, side)
+        torch.testing.assert_close(tower(image_BCHW), clip.resized(image_px=side).image(image_BCHW))
+    tower(image_BCHW).sum().backward()
+    assert tower.position.grad.any()
+    with pytest.raises(ValueError, match="not 24 x 24"):
+        tower(torch.zeros(1, 3, 24, 24))
 
 
 @pytest.mark.parametrize(

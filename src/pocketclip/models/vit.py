@@ -18,6 +18,7 @@ from pocketclip.models.features import FeatureMap, FeaturePyramid
 from pocketclip.models.projection import Projection
 from pocketclip.models.recompute import run
 from pocketclip.models.residual import drop_path_rates
+from pocketclip.models.resize import resize_image_positions
 from pocketclip.models.transformer import TransformerBlock
 
 
@@ -81,7 +82,10 @@ class ViT(nn.Module):
 
     Attributes:
         gradient_checkpointing: whether stem and blocks are computed again in the backward pass.
+        any_size: whether it takes square pictures of any multiple of a patch, its positions interpolated each time.
     """
+
+    any_size = False
 
     def __init__(self, config: ViTConfig, *, embed_dim: int) -> None:
         super().__init__()
@@ -130,15 +134,17 @@ class ViT(nn.Module):
         Raises:
             ValueError: pictures of another size.
         """
-        side = self.config.image_px
-        if image_BCHW.shape[-2] != side or image_BCHW.shape[-1] != side:
+        side, (height, width) = self.config.image_px, image_BCHW.shape[-2:]
+        fits = self.any_size and width % self.config.patch_px == 0
+        if height != width or (width != side and not fits):
             raise ValueError(
                 f"This ViT takes pictures of {side} x {side} pixels, not "
                 f"{image_BCHW.shape[-2]} x {image_BCHW.shape[-1]}: resize them as its preprocessing does."
             )
         recompute = self.gradient_checkpointing
         patches_BCHW = run(self.stem, image_BCHW, recompute=recompute)
-        x_BLC = self.pre_norm(self._with_class_and_position(patches_BCHW.flatten(2).transpose(1, 2)))
+        patches_BLC = patches_BCHW.flatten(2).transpose(1, 2)
+        x_BLC = self.pre_norm(self._with_class_and_position(patches_BLC, side=width // self.config.patch_px))
         for block in self.blocks:
             x_BLC = run(block, x_BLC, recompute=recompute)
         class_BC = None
@@ -159,13 +165,16 @@ class ViT(nn.Module):
         self.gradient_checkpointing = False
         return self
 
-    def _with_class_and_position(self, x_BLC: Tensor) -> Tensor:
+    def _with_class_and_position(self, x_BLC: Tensor, *, side: int) -> Tensor:
+        position_LC = resize_image_positions(
+            self.position, old_side=self.config.image_px // self.config.patch_px, side=side
+        )
         if self.class_token is None:
-            return x_BLC + self.position
+            return x_BLC + position_LC
         class_B1C = self.class_token.to(x_BLC.dtype).expand(x_BLC.shape[0], 1, -1)
         if self.config.class_position:
-            return torch.cat([class_B1C, x_BLC], dim=1) + self.position
-        return torch.cat([class_B1C, x_BLC + self.position], dim=1)
+            return torch.cat([class_B1C, x_BLC], dim=1) + position_LC
+        return torch.cat([class_B1C, x_BLC + position_LC], dim=1)
 
 
 def _patch_stem(config: ViTConfig) -> nn.Conv2d:
