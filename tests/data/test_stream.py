@@ -226,6 +226,8 @@ def test_fast_decoding_shows_the_same_views_within_a_few_levels(tmp_path):
     [
         ({"batch_size": 0}, "batch_size.* at least 1"),
         ({"sizes_px": (24, 0)}, "sizes_px .*at least 1"),
+        ({"synthetic": "x", "synthetic_share": 1.5}, r"synthetic_share must be in \[0, 1\]"),
+        ({"synthetic_share": 0.5}, "synthetic_share needs synthetic captions: set synthetic"),
         ({"num_workers": -1}, "num_workers and cache_mb must be at least 0"),
         ({"decode": "quick"}, "decode must be exact or fast, got 'quick'"),
     ],
@@ -398,6 +400,32 @@ def test_a_pattern_chooses_among_captioners(tmp_path, pattern, admitted):
             seen.add(kind)
     assert seen == admitted
     assert take(1, shards, batch_size=6)[0].synthetic_BL is None
+
+
+def test_captions_mixed_by_a_share_are_one_text_a_sample_with_its_own_rows(stored, teachers):
+    from pocketclip.teachers import TeacherSpec, build_teacher
+
+    whole = {"replay": True, "synthetic": "rule", "batch_size": 12}
+    both = take(8, stored, **whole)
+    mixed = take(8, stored, **whole, synthetic_share=0.3)
+    num_synthetic = 0
+    for one, other in zip(both, mixed, strict=True):
+        assert other.synthetic_BL is None
+        assert one.keys == other.keys
+        np.testing.assert_array_equal(one.pixels_BHWC, other.pixels_BHWC)  # nothing else is drawn otherwise
+        from_synthetic = (other.tokens_BL == one.synthetic_BL).all(axis=1)
+        num_synthetic += from_synthetic.sum()
+        expected_BL = np.where(from_synthetic[:, None], one.synthetic_BL, one.tokens_BL)
+        np.testing.assert_array_equal(other.tokens_BL, expected_BL)
+        for name, rows in other.stored.items():
+            texts = np.where(from_synthetic[:, None], one.stored[name].synthetic_BD, one.stored[name].text_BD)
+            np.testing.assert_array_equal(rows.text_BD, texts)
+            assert rows.synthetic_BD is None
+    assert 0.15 < num_synthetic / 96 < 0.45  # three standard deviations
+    name, path = next(iter(teachers.items()))
+    teacher = build_teacher(TeacherSpec(name=name, source=str(path)))
+    alone = teacher.encode_text(mixed[0].captions)
+    np.testing.assert_allclose(mixed[0].stored[name].text_BD, alone, atol=2e-6)
 
 
 def test_samples_without_the_captioner_are_dropped_and_named(tmp_path):

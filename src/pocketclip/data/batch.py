@@ -28,6 +28,8 @@ class StreamConfig:
         augment: views to draw; of no effect where stored views are replayed.
         replay: use the stored views and embeddings of reinforced shards.
         synthetic: regular expression over captioners' names; None for no synthetic caption.
+        synthetic_share: share of samples, drawn anew each time, that have a synthetic caption in the place of their own,
+            in [0, 1]: one text a sample is encoded. None reads both kinds.
         main_caption_only: always the first ground-truth caption rather than any of them.
         resample: draw samples with replacement: an epoch is as many samples, but some come again and some not at all.
         decode: "exact" for Pillow's pixels; "fast" divides the sides of a JPEG by 2, 4 or 8 while decoding it where
@@ -45,6 +47,7 @@ class StreamConfig:
     augment: AugmentSpec = field(default_factory=AugmentSpec)
     replay: bool = False
     synthetic: str | None = None
+    synthetic_share: float | None = None
     main_caption_only: bool = False
     resample: bool = False
     decode: Decoding = "exact"
@@ -60,6 +63,13 @@ class StreamConfig:
             raise ValueError("num_workers and cache_mb must be at least 0")
         if self.decode not in get_args(Decoding):
             raise ValueError(f"decode must be {' or '.join(get_args(Decoding))}, got {self.decode!r}")
+        if self.synthetic_share is not None and not 0.0 <= self.synthetic_share <= 1.0:
+            raise ValueError(f"synthetic_share must be in [0, 1], got {self.synthetic_share}")
+        if self.synthetic_share is not None and self.synthetic is None:
+            raise ValueError(
+                "synthetic_share needs synthetic captions: set synthetic to the captioners' names, a regular "
+                "expression ('.*' for all)"
+            )
         try:
             re.compile(self.synthetic or "")
         except re.error as error:

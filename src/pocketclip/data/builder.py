@@ -184,13 +184,17 @@ class BatchBuilder:
             seen = apply_to_crop(region.image, view, size=side, spec=spec, box=region.box, quick=quick)
             pixels_HWC[:] = np.asarray(seen)
         caption = 0 if self.config.main_caption_only else int(rng.random() * len(sample.captions))
+        synthetic = self._choose_synthetic(sample, rng.random())
+        if self.config.synthetic_share is not None and synthetic is not None:
+            mixed = synthetic if rng.random() < self.config.synthetic_share else caption
+            caption, synthetic = mixed, None
         return _Pick(
             key=sample.key,
             shard=shard,
             row=row,
             view=number,
             caption=caption,
-            synthetic=self._choose_synthetic(sample, rng.random()),
+            synthetic=synthetic,
             texts=sample.texts(),
         )
 
@@ -254,7 +258,8 @@ class BatchBuilder:
     def _stored(self, teacher: str, picks: Sequence[_Pick]) -> StoredRows:
         # All picks of a batch have a synthetic caption, or none has.
         numbers = [[pick.caption for pick in picks]]
-        if self.config.synthetic is not None:
+        both = picks[0].synthetic is not None
+        if both:
             numbers.append([pick.synthetic for pick in picks if pick.synthetic is not None])
         rows = read_rows(
             self._blocks,
@@ -267,7 +272,7 @@ class BatchBuilder:
         return StoredRows(
             image_BD=rows.image_BD,
             text_BD=rows.text_TBD[0],
-            synthetic_BD=rows.text_TBD[1] if self.config.synthetic is not None else None,
+            synthetic_BD=rows.text_TBD[1] if both else None,
             logit_scale=self._teacher_scales()[teacher],
         )
 

@@ -86,6 +86,11 @@ class TrainConfig:
                 "objective.synthetic_weight needs synthetic captions: set stream.synthetic to the captioners' names, "
                 "a regular expression ('.*' for all)"
             )
+        if self.stream.synthetic_share is not None and self.objective.synthetic_weight > 0.0:
+            raise ValueError(
+                "stream.synthetic_share puts synthetic captions in the place of the samples' own: "
+                "objective.synthetic_weight must be 0, or leave the share out"
+            )
         if self.global_batch is not None and (self.global_batch < 1 or self.loop.parts > 1):
             raise ValueError(
                 "global_batch must be at least 1, and decides itself on loop.parts: leave that 1"
