@@ -8,11 +8,18 @@ from pocketclip.checkpoint.loaded import CheckpointConfig, Loaded, create, varia
 from pocketclip.checkpoint.records import structure, unstructure
 from pocketclip.checkpoint.state import load_state, save_state
 from pocketclip.checkpoint.store import load, save
+from pocketclip.models.captioner import Captioner, CaptionerConfig
+from pocketclip.models.generate import NotFiniteError, Style, Writer
 
 __all__ = [
+    "Captioner",
+    "CaptionerConfig",
     "CheckpointConfig",
     "Conversion",
     "Loaded",
+    "NotFiniteError",
+    "Style",
+    "Writer",
     "convert",
     "create",
     "interpolate",

@@ -16,10 +16,11 @@ from pocketclip.checkpoint.blank import blank
 from pocketclip.checkpoint.records import unstructure
 from pocketclip.data.preprocess import Preprocess
 from pocketclip.data.tokenize import Tokenizer, TokenizerConfig
-from pocketclip.models.captioner import network
+from pocketclip.models.captioner import Captioner, network
 from pocketclip.models.clip import Clip, ClipConfig
 from pocketclip.models.fastvit import FastViTConfig
 from pocketclip.models.fold import fold
+from pocketclip.models.generate import Style, Writer
 from pocketclip.models.hybrid_text import HybridTextConfig
 from pocketclip.models.variants import Variant, variant
 
@@ -81,6 +82,26 @@ class Loaded:
     def tokenize(self, texts: str | Sequence[str], context_length: int | None = None) -> Tensor:
         """Texts to int64 ids [B, L]: start, tokens, end, zeros; a text too long is cut and keeps its end mark."""
         return torch.from_numpy(self.tokenizer(texts, context_length))
+
+    def write(self, image_BCHW: Tensor, *, style: Style, seeds: Sequence[int] = ()) -> list[list[str]]:
+        """Captions of pictures; for many batches keep a `pocketclip.models.generate.Writer`.
+
+        Args:
+            image_BCHW: [B, 3, H, W], as `preprocess` makes them, on the model's device.
+            style: how they are written.
+            seeds: of each picture, 0 to 2^64 - 1; needed where anything is drawn.
+
+        Returns:
+            For every picture `style.num_captions` captions, in lower case; one may be empty.
+
+        Raises:
+            ValueError: the model does not write captions, or not such long ones.
+            NotFiniteError: the weights have diverged.
+        """
+        if not isinstance(self.model, Captioner):
+            raise ValueError("this model writes no captions: load a captioner, such as a CoCa")
+        ids = Writer(self.model).write(image_BCHW, style=style, seeds=seeds)
+        return [[self.tokenizer.decode(caption) for caption in captions] for captions in ids]
 
 
 def variant_config(name: str) -> CheckpointConfig:

@@ -168,14 +168,14 @@ def to_open_clip(config: CheckpointConfig, *, tokenizer: Tokenizer) -> dict[str,
             vocabulary that is not CLIP's; the sentence says which.
     """
     model, preprocess = config.model, config.preprocess
-    clips = TokenizerConfig()
-    if config.tokenizer.vocab_size != clips.vocab_size or tokenizer.merges != Tokenizer(clips).merges:
-        raise ValueError("open_clip has no tokenizer but CLIP's, and this model has another vocabulary")
     described = (
         _captioner_fields(model)
         if isinstance(model, CaptionerConfig)
         else _clip_fields(model, image_px=preprocess.size)
     )
+    clips = TokenizerConfig()
+    if config.tokenizer.vocab_size != clips.vocab_size or tokenizer.merges != Tokenizer(clips).merges:
+        raise ValueError("open_clip has no tokenizer but CLIP's, and this model has another vocabulary")
     return {
         "model_cfg": {"embed_dim": model.embed_dim, **described, "custom_text": True},
         "preprocess_cfg": {

@@ -28,6 +28,7 @@ from pocketclip.data.words import (
     byte_alphabet,
     read_merges,
     shipped_merges,
+    token_bytes,
     vocabulary,
 )
 
@@ -155,6 +156,12 @@ class Tokenizer:
     def encode(self, text: str) -> list[int]:
         """Ids of one text of any length, without start, end or padding."""
         return self._encode([text])[:-1].tolist()
+
+    def decode(self, ids: Iterable[int]) -> str:
+        """The text of ids, as it was cleaned: white space is single, and bytes that are no text are left out."""
+        pieces = token_bytes(read_merges(self.merges)[: self.config.num_merges])
+        text = b"".join(pieces[i] for i in ids).decode("utf-8", errors="ignore")
+        return " ".join(text.split())
 
     def _encode(self, texts: Iterable[str]) -> npt.NDArray[np.intc]:
         """Ids of texts one after the other, `BREAK` after each."""

@@ -143,3 +143,15 @@ def vocabulary(pairs: Sequence[tuple[str, ...]]) -> dict[str, int]:
     alphabet = byte_alphabet()
     tokens = [*alphabet, *(char + END_OF_WORD for char in alphabet), *("".join(pair) for pair in pairs)]
     return {token: i for i, token in enumerate([*tokens, START_OF_TEXT, END_OF_TEXT])}
+
+
+@lru_cache(maxsize=2)
+def token_bytes(pairs: tuple[tuple[str, str], ...]) -> tuple[bytes, ...]:
+    """What each id stands for: bytes, with a space at the end of a word; start and end of text stand for nothing."""
+    alphabet = byte_alphabet()
+    hidden = iter(sorted(set(range(256)) - {ord(char) for char in alphabet if ord(char) < 256}))
+    byte_of = {char: ord(char) if ord(char) < 256 else next(hidden) for char in alphabet}
+    tokens = list(vocabulary(pairs))[:-NUM_SPECIAL_TOKENS]
+    inside = [(token.removesuffix(END_OF_WORD), token.endswith(END_OF_WORD)) for token in tokens]
+    written = [bytes(byte_of[char] for char in text) + b" " * ends for text, ends in inside]
+    return (*written, *[b""] * NUM_SPECIAL_TOKENS)

@@ -91,12 +91,12 @@ class CaptionerScores(NamedTuple):
 
 
 Score = Callable[[Tensor, Tensor, Tensor], Tensor]
-"""States [B, L, C] before the last linear map, its weight [V, C] and the labels [B, L] -> a number for each caption [B]:
-a loss that never holds all logits."""
+"""States [B, L, C] before the last linear map, its weight [V, C] and the labels [B, L] -> a number for each caption
+[B]: a loss that never holds all logits."""
 
 
 class Captioner(Clip):
-    """A CLIP that also writes captions; `generate.write` does it.
+    """A CLIP that also writes captions; `generate.Writer` does it.
 
     Attributes:
         image: tower, pictures [B, 3, H, W] -> float32 [B, D]; `image.see` also gives what captions look at.
