@@ -69,6 +69,12 @@ def make_samples() -> Callable[..., list[Sample]]:
     return shape_samples
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Compiled models and verdicts of tests stay out of the user's cache."""
+    os.environ["POCKETCLIP_CACHE"] = str(tmp_path_factory.mktemp("cache"))
+
+
 PackShapes = Callable[..., Path]
 
 
@@ -157,8 +163,10 @@ def write_colour_model(folder: Path, *, order: tuple[int, int, int] = (0, 1, 2))
             logit_scale=20.0,
             preprocess=Preprocess(size=16, mean=(0, 0, 0), std=(1, 1, 1), interpolation="bilinear"),
             context_length=16,
+            target="onnx",
             precision="fp32",
-            opset=20,
+            pixels="float32",
+            settings={"opset": 20},
             files={role: describe_file(folder / name) for role, name in files.items()},
             parity={},
         ),

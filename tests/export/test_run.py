@@ -13,12 +13,13 @@ import pytest
 import torch
 from PIL import Image
 
-from pocketclip.checkpoint import CheckpointConfig, Loaded, create, load, save
+from pocketclip.checkpoint import CheckpointConfig, create, load, save
 from pocketclip.data.preprocess import Preprocess
 from pocketclip.data.tokenize import Tokenizer, TokenizerConfig
-from pocketclip.export import ExportConfig, ParityError, export, run
-from pocketclip.export.parity import embed_reference, measure, require
-from pocketclip.export.probes import PROBE_TEXTS, Probes, make_pictures
+from pocketclip.export import ExportConfig, Material, Pairs, ParityError, check, export, run
+from pocketclip.export.judge import Judge
+from pocketclip.export.probes import PROBE_TEXTS, make_pictures
+from pocketclip.export.report import require
 from pocketclip.models import ClipConfig, FastViTConfig, TextConfig, ViTConfig
 from pocketclip.models.clip import Clip
 from pocketclip.runtime import ExportedModel
@@ -26,7 +27,7 @@ from pocketclip.runtime import ExportedModel
 onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxscript")
 
-FILES = ["image.onnx", "manifest.json", "text.onnx", "tokenizer.json"]
+FILES = ["README.md", "image.onnx", "manifest.json", "probes.safetensors", "text.onnx", "tokenizer.json"]
 FASTVIT = FastViTConfig(widths=(16, 32), depths=(1, 1), head_channels=16, layer_scale_init=0.5)
 VIT = ViTConfig(image_px=32, patch_px=8, width=32, heads=2, layers=1, stem="conv", pool="avg")
 
@@ -49,6 +50,9 @@ def save_small(path: Path, *, image: FastViTConfig | ViTConfig = FASTVIT) -> Pat
     model, config = small_clip(image)
     save(path, model, config=config, tokenizer=Tokenizer(config.tokenizer))
     return path
+
+
+TOWER_FILES = {"image": "image.onnx", "text": "text.onnx", "tokenizer": "tokenizer.json"}
 
 
 @pytest.fixture(scope="module")
@@ -91,7 +95,7 @@ def test_the_manifest_says_what_was_measured(exported: Path, checkpoint: Path):
 
 
 def test_new_pictures_and_texts_embed_as_the_checkpoint_embeds_them(exported: Path, checkpoint: Path):
-    loaded, model = load(checkpoint), ExportedModel(exported, threads=1)
+    loaded, model = load(checkpoint), ExportedModel(exported, threads=1, backend="onnxruntime")
     images = make_pictures(5, seed=123)
     texts = ["something else", "a cat's tail", "x" * 300]
     with torch.inference_mode():
@@ -110,13 +114,12 @@ def test_exporting_again_gives_the_same_bytes(checkpoint: Path, exported: Path, 
 
 def test_a_vit_exports_and_given_inputs_join_the_gate(tmp_path: Path):
     checkpoint = save_small(tmp_path / "vit.safetensors", image=VIT)
-    report = export(
-        load(checkpoint), tmp_path / "out", images=[Image.new("RGB", (50, 20), "red")] * 2, texts=["mine"]
-    )
+    pairs = Pairs(images=(Image.new("RGB", (50, 20), "red"),) * 2, texts=("mine", "yours"))
+    report = export(load(checkpoint), tmp_path / "out", material=Material(judged_by=pairs))
     assert report.passed
     assert {entry.tower: entry.num_probes for entry in report.towers} == {
         "image": 16,
-        "text": len(PROBE_TEXTS) + 1,
+        "text": len(PROBE_TEXTS) + 2,
     }
 
 
@@ -147,42 +150,58 @@ def test_a_corrupted_graph_fails_and_the_tower_is_named(
     copied: Path, checkpoint: Path, tower: str, change, named
 ):
     change_initializer(copied / f"{tower}.onnx", change)
-    probes = Probes(images=make_pictures(7, seed=0), texts=PROBE_TEXTS)
-    report = measure(
-        ExportedModel(copied, verify=False),
-        expected=embed_reference(load(checkpoint), probes),
-        probes=probes,
-        config=ExportConfig(),
-    )
+    report = check(checkpoint, copied)
     assert {entry.tower for entry in report.failures} == {tower}
     with pytest.raises(
-        ParityError, match=rf"{tower} tower, batches of 1, 2, 7: {named}.*Nothing was published"
+        ParityError, match=rf"{tower} tower, batches of 1, 2, 7: {named}.*differ most.*Nothing was published"
     ):
         require(report)
 
 
-@pytest.mark.parametrize("change", [{"mean": [0.4, 0.4, 0.3]}, {"interpolation": "bicubic"}])
-def test_wrong_preprocessing_fails(copied: Path, checkpoint: Path, change):
+@pytest.mark.parametrize(
+    ("tower", "layer"),
+    [("image", "stem.2.conv/Conv"), ("text", "blocks.0.mixer.branch.inner.qkv/MatMul")],
+)
+def test_a_layer_whose_channels_are_swapped_is_named(copied: Path, checkpoint: Path, tower: str, layer: str):
+    path = copied / f"{tower}.onnx"
+    model = onnx.load(path)
+    (node,) = [node for node in model.graph.node if node.name == layer]
+    weight = next(one for one in model.graph.initializer if one.name == node.input[1])
+    axis = 0 if tower == "image" else 1  # of output channels
+    swapped = np.flip(onnx.numpy_helper.to_array(weight), axis).copy()
+    weight.CopyFrom(onnx.numpy_helper.from_array(swapped, weight.name))
+    onnx.save(model, path)
+    report = check(checkpoint, copied)
+    assert {entry.tower for entry in report.failures} == {tower}
+    assert report.layers[0].layer == layer
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ({"mean": [0.4, 0.4, 0.3]}, "mean is"),
+        ({"interpolation": "bicubic"}, "interpolation is bicubic"),
+    ],
+)
+def test_wrong_preprocessing_fails_and_is_named(copied: Path, checkpoint: Path, change, named):
     path = copied / "manifest.json"
     content = json.loads(path.read_text())
     path.write_text(json.dumps(content | {"preprocess": content["preprocess"] | change}))
-    probes = Probes(images=make_pictures(7, seed=0), texts=PROBE_TEXTS)
-    report = measure(
-        ExportedModel(copied),
-        expected=embed_reference(load(checkpoint), probes),
-        probes=probes,
-        config=ExportConfig(),
-    )
-    assert {entry.tower for entry in report.failures} == {"image"}
+    report = check(checkpoint, copied)
+    assert not report.passed
+    with pytest.raises(ParityError, match=rf"preprocessing: {named}"):
+        require(report)
 
 
 def break_towers(monkeypatch: pytest.MonkeyPatch, exported: Path, damage: Callable[[Path], None]) -> None:
     """The towers are written as they were before, and damaged before they are measured."""
 
-    def write_damaged(loaded: Loaded, folder: Path, *, opset: int) -> None:
-        del loaded, opset
-        shutil.copytree(exported, folder, dirs_exist_ok=True)
+    def write_damaged(judge: Judge, folder: Path, **_: object) -> tuple[dict, dict]:
+        del judge
+        for name in TOWER_FILES.values():
+            shutil.copy(exported / name, folder / name)
         damage(folder)
+        return dict(TOWER_FILES), {}
 
     monkeypatch.setattr(run, "write_towers", write_damaged)
 
@@ -203,7 +222,7 @@ def test_a_failed_gate_keeps_the_earlier_export(
 ):
     before = {path.name: path.read_bytes() for path in copied.iterdir()}
     break_towers(monkeypatch, exported, lambda folder: (folder / "image.onnx").write_bytes(b"not a graph"))
-    with pytest.raises(ParityError, match=r"does not run.*image\.onnx"):
+    with pytest.raises(ParityError, match=r"does not run: image\.onnx"):
         export(checkpoint, copied)
     assert {path.name: path.read_bytes() for path in copied.iterdir()} == before
     assert [path.name for path in copied.parent.iterdir()] == ["copied"]
@@ -254,7 +273,14 @@ def test_an_unwritable_place_is_named(checkpoint: Path, tmp_path: Path):
 
 @pytest.mark.parametrize(
     ("field", "value"),
-    [("batch_sizes", ()), ("batch_sizes", (0,)), ("num_pictures", 3), ("opset", 9), ("min_cosine", 2.0)],
+    [
+        ("batch_sizes", ()),
+        ("batch_sizes", (0,)),
+        ("num_pictures", 3),
+        ("opset", 9),
+        ("target", "abacus"),
+        ("towers", ()),
+    ],
 )
 def test_an_impossible_config_is_refused(field: str, value):
     with pytest.raises(ValueError, match=field):

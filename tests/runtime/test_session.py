@@ -134,7 +134,7 @@ def test_a_network_that_fails_while_running_is_an_error(folder: Path):
 @pytest.mark.parametrize(
     ("change", "named"),
     [
-        ({"version": 2}, "version 2 and this pocketclip reads version 1"),
+        ({"version": 1}, "version 1 and this pocketclip reads version 2"),
         ({"format": "other"}, "not the manifest of an exported pocketclip model"),
         ({"surplus": 1}, "unknown fields: surplus"),
         ({"embed_dim": None}, "embed_dim"),
@@ -142,7 +142,8 @@ def test_a_network_that_fails_while_running_is_an_error(folder: Path):
         ({"logit_scale": "100"}, "logit_scale"),
         ({"logit_scale": float("nan")}, "logit_scale"),
         ({"preprocess": {"size": 3}}, "preprocess has missing fields"),
-        ({"files": {"image": {}}}, "missing fields: text, tokenizer"),
+        ({"files": {"tokenizer": {}}}, "missing fields: image or text"),
+        ({"pixels": "float16"}, "pixels is 'float16'"),
         ({"files": []}, "files"),
     ],
 )
@@ -157,9 +158,9 @@ def test_a_wrong_manifest_is_refused_by_field(folder: Path, change, named: str):
 def test_a_missing_field_is_named(folder: Path):
     path = folder / "manifest.json"
     content = json.loads(path.read_text())
-    del content["opset"]
+    del content["precision"]
     path.write_text(json.dumps(content))
-    with pytest.raises(ValueError, match="missing fields: opset"):
+    with pytest.raises(ValueError, match="missing fields: precision"):
         ExportedModel(folder)
 
 

@@ -18,9 +18,13 @@ from tyro.conf import subcommand
 
 from pocketclip.cli.bench import Bench
 from pocketclip.cli.checks import Inspect, Verify
+from pocketclip.cli.compare import Compare
 from pocketclip.cli.convert import Convert
 from pocketclip.cli.describe import Describe
+from pocketclip.cli.evaluate import Evaluate
+from pocketclip.cli.export import Export, Parity
 from pocketclip.cli.extras import require
+from pocketclip.cli.filter import Filter, Score
 from pocketclip.cli.finetune import Finetune
 from pocketclip.cli.hub import Upload
 from pocketclip.cli.plot import Plot
@@ -30,8 +34,6 @@ from pocketclip.cli.terminal import drop_output, flush_output, readable_streams,
 from pocketclip.cli.train import Train, TrainRecipe
 from pocketclip.cli.verbs import (
     Demo,
-    Evaluate,
-    Export,
     Index,
     Search,
     UsageError,
@@ -40,6 +42,8 @@ from pocketclip.cli.verbs import (
 
 _VERBS: Mapping[str, type] = {
     "pack": Pack,
+    "score": Score,
+    "filter": Filter,
     "reinforce": Reinforce,
     "join": Join,
     "publish": Publish,
@@ -49,8 +53,10 @@ _VERBS: Mapping[str, type] = {
     "finetune": Finetune,
     "plot": Plot,
     "evaluate": Evaluate,
+    "compare": Compare,
     "bench": Bench,
     "export": Export,
+    "parity": Parity,
     "index": Index,
     "search": Search,
     "describe": Describe,

@@ -5,10 +5,8 @@ What a verb needs is imported when it is called, so that searching never imports
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from shlex import quote
@@ -46,100 +44,6 @@ class Verb(Protocol):
     def run(self) -> Outcome:
         """Does it."""
         ...
-
-
-@dataclass(frozen=True, kw_only=True)
-class Evaluate:
-    """Measure retrieval and n-way zero-shot accuracy of models, with bootstrap intervals.
-
-    Examples:
-        pocketclip evaluate runs/kd/checkpoint.safetensors --data emoji/
-        pocketclip evaluate plain=runs/plain/checkpoint.safetensors kd=K.safetensors --data emoji/ --out r.json
-    """
-
-    models: Annotated[
-        Positional[tuple[str, ...]], arg(metavar="[NAME=]CHECKPOINT ...", help_behavior_hint="(required)")
-    ]
-    """Models to compare; a run's folder is a model's name where none is given."""
-    data: Path
-    """Folder written by `pocketclip pack`."""
-    split: Annotated[
-        tuple[str, ...],
-        arg(metavar="SPLIT ...", help_behavior_hint="(default: the test splits, else validation)"),
-    ] = ()
-    """Splits to evaluate on."""
-    nway: int = 20
-    """Candidates of the n-way accuracy."""
-    prompt: str = "{}"
-    """What the models read for a caption, which takes the place of {}."""
-    device: str = "cpu"
-    """Where the models run: cpu, cuda, mps."""
-    out: Annotated[Path | None, arg(help_behavior_hint="(default: none)")] = None
-    """Keep the full report, with every query's rank, as a JSON file."""
-    json: bool = False
-    """Print JSON."""
-
-    def run(self) -> Outcome:
-        """Evaluates."""
-        require("evaluate", ("train",), device=self.device)
-        from pocketclip.data.publish import publish_file
-        from pocketclip.evaluate import EvaluateConfig, evaluate
-
-        models: dict[str, Path] = {}
-        for text in self.models:
-            name, path = _named(text)
-            if name in models:
-                raise UsageError(f"two models are called {name}: name them, NAME={path}")
-            models[name] = path
-        if not models:
-            raise UsageError("evaluate needs a checkpoint or more, [NAME=]CHECKPOINT")
-        config = EvaluateConfig(
-            splits=self.split or _test_splits(self.data),
-            nway=self.nway,
-            prompt=self.prompt,
-            device=self.device,
-        )
-        with (
-            publish_file(self.out) if self.out else nullcontext() as file
-        ):  # opened first: it may be impossible
-            report = evaluate(models, self.data, config=config)
-            if file:
-                file.write(report.to_json().encode())
-        return Outcome(report.table(), {"results": json.loads(report.to_json())["results"]})
-
-
-@dataclass(frozen=True, kw_only=True)
-class Export:
-    """Fold a checkpoint, export both towers to ONNX, and publish them only if they equal it.
-
-    Example:
-        pocketclip export runs/kd/checkpoint.safetensors exported/
-    """
-
-    checkpoint: Positional[Path]
-    """File written by `pocketclip train`."""
-    out: Positional[Path]
-    """Folder for image.onnx, text.onnx, tokenizer.json and manifest.json."""
-    json: bool = False
-    """Print JSON."""
-
-    def run(self) -> Outcome:
-        """Exports."""
-        require("export", ("train", "onnx"))
-        from pocketclip.export import export
-
-        report = export(self.checkpoint, self.out)
-        lines = [f"exported to {self.out}, equal to the checkpoint:"]
-        for name in dict.fromkeys(tower.tower for tower in report.towers):
-            measured = [tower for tower in report.towers if tower.tower == name]
-            difference = max(tower.max_difference or 0.0 for tower in measured)
-            cosine = min(tower.min_cosine or 0.0 for tower in measured)
-            sizes = ", ".join(str(tower.batch_size) for tower in measured)
-            lines.append(
-                f"{name:6} largest difference {difference:.1e}, lowest cosine {cosine:.7f}, "
-                f"{measured[0].num_probes} probes in batches of {sizes}"
-            )
-        return Outcome("\n".join(lines), report.to_json())
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -261,29 +165,6 @@ class Demo:
             "index": str(result.index),
         }
         return Outcome("\n".join(lines), values)
-
-
-def _named(text: str) -> tuple[str, Path]:
-    """NAME=PATH, or PATH, named after the run's folder."""
-    name, separator, path = text.partition("=")
-    if separator:
-        if not name or not path:
-            raise UsageError(f"{text!r} is not of the form NAME=CHECKPOINT")
-        return name, Path(path)
-    return (Path(text).parent.name or Path(text).stem), Path(text)
-
-
-def _test_splits(data: Path) -> tuple[str, ...]:
-    """The test splits of a packed folder, or its validation split where it has none."""
-    from pocketclip.data.index import read_index
-
-    splits = read_index(data).splits
-    tests = tuple(name for name in splits if name.startswith("test"))
-    if tests or "validation" in splits:
-        return tests or ("validation",)
-    raise ValueError(
-        f"{data} has neither test splits nor validation: name one of {', '.join(splits)} with --split"
-    )
 
 
 SHOWN = 5

@@ -2,8 +2,29 @@
 
 from __future__ import annotations
 
-from pocketclip.export.config import ExportConfig
-from pocketclip.export.parity import ParityError, ParityReport, TowerParity
-from pocketclip.export.run import export
+from pocketclip.export.config import ALLOWED, PRECISIONS, Allowed, ExportConfig, Precision, Target
+from pocketclip.export.pairs import Pairs, read_pairs, splits_for
+from pocketclip.export.report import LayerDifference, ParityError, ParityReport, TowerParity
+from pocketclip.export.run import Material, check, export
+from pocketclip.export.table import ExportRow, export_all
 
-__all__ = ["ExportConfig", "ParityError", "ParityReport", "TowerParity", "export"]
+__all__ = [
+    "ALLOWED",
+    "PRECISIONS",
+    "Allowed",
+    "ExportConfig",
+    "ExportRow",
+    "LayerDifference",
+    "Material",
+    "Pairs",
+    "ParityError",
+    "ParityReport",
+    "Precision",
+    "Target",
+    "TowerParity",
+    "check",
+    "export",
+    "export_all",
+    "read_pairs",
+    "splits_for",
+]

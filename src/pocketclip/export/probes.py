@@ -33,10 +33,12 @@ class Probes:
     Attributes:
         images: RGB pictures.
         texts: texts.
+        num_pairs: so many of the first pictures and texts belong together, row by row.
     """
 
     images: tuple[Image.Image, ...]
     texts: tuple[str, ...]
+    num_pairs: int = 0
 
 
 def make_pictures(count: int, *, seed: int) -> tuple[Image.Image, ...]:

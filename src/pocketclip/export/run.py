@@ -2,23 +2,58 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from importlib.metadata import version
 from pathlib import Path
 
+import numpy as np
+import numpy.typing as npt
 import torch
-from PIL import Image
 
 from pocketclip.checkpoint import Loaded, load
 from pocketclip.data.publish import publish_folder
 from pocketclip.data.sample import JsonValue
-from pocketclip.export.config import ExportConfig
-from pocketclip.export.parity import ParityError, ParityReport, embed_reference, measure, require
-from pocketclip.export.probes import PROBE_TEXTS, Probes, make_pictures
-from pocketclip.models import VARIANTS, fold
+from pocketclip.export.card import CARD_FILE, write_card
+from pocketclip.export.config import CALIBRATED, ExportConfig
+from pocketclip.export.judge import Judge, sit
+from pocketclip.export.layers import compare_layers
+from pocketclip.export.pairs import Pairs
+from pocketclip.export.parity import measure
+from pocketclip.export.probes import Probes
+from pocketclip.export.report import LayerDifference, ParityError, ParityReport, require
+from pocketclip.export.targets import target_module
+from pocketclip.export.towers import TowerRequest, build_tower
+from pocketclip.models import VARIANTS
 from pocketclip.runtime import ExportedModel, Manifest
 from pocketclip.runtime.manifest import MANIFEST_FILE, describe_file, write_manifest
+from pocketclip.runtime.probes import PROBES_FILE, TowerProbes, write_probes
+from pocketclip.runtime.tower import Tower, TowerError
 
-FILES = {"image": "image.onnx", "text": "text.onnx", "tokenizer": "tokenizer.json"}
+TOKENIZER_FILE = "tokenizer.json"
+LABELS_FILE = "labels.txt"
+_CARRIED = 4  # probes that the folder carries
+_LAYERS = 5  # that a report names
+_EXPLAINED = ("onnx", "web", "openvino")  # targets whose layers can be compared
+
+
+class CannotRunError(RuntimeError):
+    """Nothing on this machine runs what was written; its numbers are not known."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Material:
+    """Real pictures and captions that an export is made and judged with.
+
+    Attributes:
+        judged_by: for the gate, besides made-up probes.
+        calibrated_on: for int8; other pairs than those, where there are enough.
+        labels: classes that go into the folder; may be empty.
+    """
+
+    judged_by: Pairs = field(default_factory=Pairs)
+    calibrated_on: Pairs = field(default_factory=Pairs)
+    labels: tuple[str, ...] = ()
 
 
 def export(
@@ -26,70 +61,216 @@ def export(
     out: Path,
     *,
     config: ExportConfig | None = None,
-    images: Sequence[Image.Image] = (),
-    texts: Sequence[str] = (),
+    material: Material | None = None,
 ) -> ParityReport:
-    """Export both towers to ONNX, folded, with normalised embeddings, and prove them equal to the checkpoint.
+    """Export a checkpoint's towers, folded, with normalised embeddings, and prove them equal to it.
 
     Args:
         checkpoint: a file written by `pocketclip train`, a variant's name (random weights), or a loaded one.
-        out: folder for image.onnx, text.onnx, tokenizer.json and manifest.json; an earlier export is replaced.
-        config: operator set and gate; None for the defaults.
-        images: real pictures for the gate, besides the made-up ones.
-        texts: real texts for the gate, besides the built-in ones.
+        out: folder for the towers, tokenizer.json, probes and manifest.json; an earlier export is replaced.
+        config: target, precision and gate; None for the defaults.
+        material: real pictures and captions; None for none.
 
     Returns:
         What the gate measured; it is in the manifest too.
 
     Raises:
-        ParityError: the exported towers differ from the checkpoint, or it is not finite; nothing is published.
-        ImportError: the `onnx` extra is not installed.
-        ValueError: a checkpoint that cannot be used.
+        ParityError: the exported towers differ from the checkpoint, or it is not finite; nothing is published, unless
+            the configuration forces it.
+        ImportError: the target's extra is not installed.
+        ValueError: a checkpoint that cannot be used; int8 without material.
         OSError: a file that cannot be read or written.
     """
-    _require_extra()
-    config = config or ExportConfig()
+    config, material = config or ExportConfig(), material or Material()
     loaded = checkpoint if isinstance(checkpoint, Loaded) else load(checkpoint)
-    _require_finite(loaded)
-    probes = Probes(
-        images=(*images, *make_pictures(config.num_pictures, seed=config.seed)),
-        texts=(*texts, *PROBE_TEXTS),
-    )
-    expected = embed_reference(loaded, probes)
+    with sit(loaded, pairs=material.judged_by, num_pictures=config.num_pictures, seed=config.seed) as judge:
+        return export_before(judge, out, config=config, material=material)
+
+
+def export_before(judge: Judge, out: Path, *, config: ExportConfig, material: Material) -> ParityReport:
+    """`export` of a checkpoint that a judge has; other exports of it may share the judge."""
+    if config.precision in CALIBRATED and not len(material.calibrated_on):
+        raise ValueError(
+            f"{config.precision} is calibrated on real pictures and captions: give packed ones, --data FOLDER"
+        )
+    target_module(config.target)
+    _require_finite(judge.loaded)
+    expected = judge.expected
+    assert expected
     with publish_folder(Path(out), marker=MANIFEST_FILE) as folder:
-        write_towers(loaded, folder, opset=config.opset)
-        write_manifest(folder, describe(loaded, folder, opset=config.opset, parity={}))
         try:
-            report = measure(ExportedModel(folder), expected=expected, probes=probes, config=config)
-            require(report)
+            report = _write_and_measure(judge, folder, config=config, material=material)
+            if not config.force:
+                require(report)
         except ParityError as error:
             raise ParityError(f"{out}: {error}", report=error.report) from error
-        write_manifest(folder, describe(loaded, folder, opset=config.opset, parity=report.to_json()))
     return report
 
 
-def write_towers(loaded: Loaded, folder: Path, *, opset: int) -> None:
-    """Writes both towers, folded, and the tokenizer into a folder."""
-    from pocketclip.export.trace import trace  # needs the `onnx` extra
+def check(
+    checkpoint: Path | str | Loaded,
+    folder: Path,
+    *,
+    config: ExportConfig | None = None,
+    judged_by: Pairs | None = None,
+) -> ParityReport:
+    """Runs the gate on a folder that was exported before, whoever changed it since.
 
-    config = loaded.config
-    folded = fold(loaded.model)
-    size = config.preprocess.size
-    trace(
-        folded.image, torch.zeros(2, 3, size, size), folder / FILES["image"], input_name="pixels", opset=opset
+    Args:
+        checkpoint: what it was exported from.
+        folder: written by `export`.
+        config: what the gate runs and allows; target and precision are the folder's own.
+        judged_by: real pictures and captions.
+
+    Raises:
+        ParityError: it cannot run.
+        ValueError, OSError: checkpoint or folder cannot be used.
+    """
+    loaded = checkpoint if isinstance(checkpoint, Loaded) else load(checkpoint)
+    manifest = ExportedModel(folder, verify=False).manifest
+    config = replace(
+        config or ExportConfig(), target=manifest.target, precision=manifest.precision, towers=manifest.towers
     )
-    trace(
-        folded.text,
-        loaded.tokenize(["a cat", "dogs"]),
-        folder / FILES["text"],
-        input_name="tokens",
-        opset=opset,
+    pairs = judged_by or Pairs()
+    with sit(loaded, pairs=pairs, num_pictures=config.num_pictures, seed=config.seed) as judge:
+        return _measure(judge, Path(folder), config=config)
+
+
+def _write_and_measure(
+    judge: Judge, folder: Path, *, config: ExportConfig, material: Material
+) -> ParityReport:
+    """Writes the towers; where int8 is too far off, again with more and more of its worst layers left in float32."""
+    loaded = judge.loaded
+    held_back: dict[str, tuple[str, ...]] = {}
+    while True:
+        files, settings = write_towers(judge, folder, config=config, material=material, held_back=held_back)
+        _write_probes(judge, folder, config=config)
+        if material.labels:
+            (folder / LABELS_FILE).write_text("\n".join(material.labels) + "\n", encoding="utf-8")
+            files["labels"] = LABELS_FILE
+        files["probes"] = PROBES_FILE
+        manifest = describe(loaded, folder, config=config, files=files, settings=settings)
+        write_manifest(folder, manifest)
+        report = _measure(judge, folder, config=config)
+        more = _hold_back(report, held_back, config=config)
+        if report.passed or config.precision not in CALIBRATED or more == held_back:
+            break
+        held_back = more
+    write_card(folder, manifest, report)
+    files["card"] = CARD_FILE
+    manifest = describe(loaded, folder, config=config, files=files, settings=settings)
+    write_manifest(folder, replace(manifest, parity=report.to_json()))
+    return report
+
+
+def _measure(judge: Judge, folder: Path, *, config: ExportConfig) -> ParityReport:
+    """Runs the gate; where it fails, finds the layers that are to blame."""
+    try:
+        towers = open_towers(folder, config=config)
+    except CannotRunError:
+        return ParityReport(towers=(), agreement=None, allowed=config.gate, was_run=False)
+    wanted = {role: judge.expected[role] for role in config.towers}
+    exported = ExportedModel(folder, towers=towers, verify=False)
+    report = measure(
+        exported,
+        reference=judge.loaded,
+        expected=wanted,
+        probes=judge.probes,
+        config=config,
     )
-    (folder / FILES["tokenizer"]).write_text(loaded.tokenizer.to_json(), encoding="utf-8")
+    if report.passed or config.target not in _EXPLAINED:
+        return report
+    to_blame: list[LayerDifference] = []
+    for role in dict.fromkeys([*(entry.tower for entry in report.failures), *config.towers]):
+        inputs = _inputs(judge.loaded, judge.probes, role=role, num=8)
+        path = folder / exported.manifest.files[role].name
+        to_blame += compare_layers(judge, path, role=role, inputs=inputs, pixels=exported.manifest.pixels)
+    to_blame.sort(key=lambda one: -one.own_error)
+    return replace(report, layers=tuple(to_blame[: max(_LAYERS, config.max_sensitive)]))
 
 
-def describe(loaded: Loaded, folder: Path, *, opset: int, parity: dict[str, JsonValue]) -> Manifest:
-    """The manifest of a checkpoint whose files are in the folder."""
+def _hold_back(
+    report: ParityReport, before: dict[str, tuple[str, ...]], *, config: ExportConfig
+) -> dict[str, tuple[str, ...]]:
+    """The layers held back before and the next few that differ most, at most `max_sensitive` in all."""
+    room = config.max_sensitive - sum(len(names) for names in before.values())
+    step = max(1, config.max_sensitive // 3)
+    known = {(role, name) for role, names in before.items() for name in names}
+    worst = [one for one in report.layers if (one.tower, one.layer) not in known][: min(step, room)]
+    after = {role: list(names) for role, names in before.items()}
+    for one in worst:
+        after.setdefault(one.tower, []).append(one.layer)
+    return {role: tuple(names) for role, names in after.items()}
+
+
+def write_towers(
+    judge: Judge,
+    folder: Path,
+    *,
+    config: ExportConfig,
+    material: Material,
+    held_back: dict[str, tuple[str, ...]],
+) -> tuple[dict[str, str], dict[str, JsonValue]]:
+    """Writes the towers and the tokenizer into a folder: role -> file name, and how they were made."""
+    module, loaded = target_module(config.target), judge.loaded
+    files: dict[str, str] = {}
+    settings: dict[str, JsonValue] = {"torch": version("torch")}
+    for role in config.towers:
+        tower, example = build_tower(loaded, role, pixels=config.pixels)
+        pairs = material.calibrated_on
+        calibrated = Probes(images=pairs.images, texts=pairs.texts)
+        inputs = _inputs(loaded, calibrated, role=role, num=config.num_calibration)
+        if role == "image" and config.pixels == "float32" and len(inputs):
+            inputs = loaded.config.preprocess.normalise(inputs.astype(np.uint8))
+        written = module.write(
+            TowerRequest(
+                role=role,
+                tower=tower,
+                example=example,
+                plain=partial(judge.traced, role, pixels=config.pixels, opset=config.opset),
+                folder=folder,
+                precision=config.precision,
+                opset=config.opset,
+                calibration=inputs,
+                held_back=held_back.get(role, ()),
+            )
+        )
+        files |= written.files
+        settings[role] = written.settings
+    if "text" in config.towers:
+        (folder / TOKENIZER_FILE).write_text(loaded.tokenizer.to_json(), encoding="utf-8")
+        files["tokenizer"] = TOKENIZER_FILE
+    return files, settings
+
+
+def open_towers(folder: Path, *, config: ExportConfig) -> dict[str, Tower]:
+    """The towers of a folder, opened by what writes them.
+
+    Raises:
+        ParityError: one cannot be loaded.
+        CannotRunError: nothing on this machine runs the target.
+    """
+    module = target_module(config.target)
+    manifest = ExportedModel(folder, verify=False).manifest
+    towers = {}
+    for role in config.towers:
+        path = folder / manifest.files[role].name
+        try:
+            towers[role] = module.open_tower(path, precision=config.precision)
+        except TowerError as error:
+            raise ParityError(f"the exported model does not run: {path.name}: {error}") from error
+    return towers
+
+
+def describe(
+    loaded: Loaded,
+    folder: Path,
+    *,
+    config: ExportConfig,
+    files: dict[str, str],
+    settings: dict[str, JsonValue],
+) -> Manifest:
+    """The manifest of a checkpoint whose files are in the folder; nothing is said of parity yet."""
     names = [name for name, row in VARIANTS.items() if row.model == loaded.config.model]
     return Manifest(
         model=names[0] if names else "custom",
@@ -98,23 +279,36 @@ def describe(loaded: Loaded, folder: Path, *, opset: int, parity: dict[str, Json
         logit_scale=float(loaded.model.logit_scale.detach().float().exp()),
         preprocess=loaded.config.preprocess,
         context_length=loaded.config.tokenizer.context_length,
-        precision="fp32",
-        opset=opset,
-        files={role: describe_file(folder / name) for role, name in FILES.items()},
-        parity=parity,
+        target=config.target,
+        precision=config.precision,
+        pixels=config.pixels,
+        settings=settings,
+        files={role: describe_file(folder / name) for role, name in files.items()},
+        parity={},
     )
 
 
-def _require_extra() -> None:
-    try:
-        import onnx
-        import onnxscript
-    except ImportError as error:
-        raise ImportError(
-            f"exporting needs {error.name}, which is not installed: pip install 'pocketclip[onnx]'"
-        ) from error
-    assert onnx.__name__
-    assert onnxscript.__name__
+def _write_probes(judge: Judge, folder: Path, *, config: ExportConfig) -> None:
+    """The first few probes, by which another machine checks itself."""
+    probes = {
+        role: TowerProbes(
+            inputs=_inputs(judge.loaded, judge.probes, role=role, num=_CARRIED),
+            embed_PD=judge.expected[role][:_CARRIED],
+        )
+        for role in config.towers
+    }
+    write_probes(folder, probes)
+
+
+def _inputs(loaded: Loaded, probes: Probes, *, role: str, num: int) -> npt.NDArray[np.generic]:
+    """The first probes as they are kept: uint8 pixels [N, H, W, 3], or tokens [N, L]; empty where there are none."""
+    if role == "text":
+        texts = list(probes.texts[:num])
+        return loaded.tokenize(texts).numpy() if texts else np.empty((0,))
+    images = probes.images[:num]
+    return (
+        np.stack([loaded.config.preprocess.pixels(image) for image in images]) if images else np.empty((0,))
+    )
 
 
 def _require_finite(loaded: Loaded) -> None:

@@ -14,10 +14,17 @@ from pocketclip.data.publish import publish_file, sha256_file
 from pocketclip.data.sample import JsonValue
 
 FORMAT = "pocketclip-export"
-VERSION = 1
+VERSION = 2
 MANIFEST_FILE = "manifest.json"
-ROLES = ("image", "text", "tokenizer")
-"""What each file of an exported model is for; the keys of `Manifest.files`."""
+TOWERS = ("image", "text")
+ROLES = (*TOWERS, "image_weights", "text_weights", "tokenizer", "probes", "labels", "card")
+"""What a file of an exported model can be for; the keys of `Manifest.files`.
+
+A tower is one file, or two with its weights; the tokenizer comes with the text tower; probes are inputs with the
+checkpoint's embeddings of them, by which another machine checks itself; labels are a list of classes; the card is text.
+"""
+INPUTS = ("float32", "uint8")
+"""What the image tower takes: normalised BCHW pixels, or 8-bit BHWC ones that it normalises itself."""
 
 _AGAIN = (
     "export the checkpoint again (`pocketclip export CHECKPOINT FOLDER`), or copy the folder again, whole"
@@ -54,9 +61,11 @@ class Manifest:
         logit_scale: what cosines are multiplied with before a softmax, for instance 100.
         preprocess: picture to pixels.
         context_length: tokens L of a text.
+        target: format of the towers, for instance "onnx".
         precision: of weights and arithmetic, for instance "fp32".
-        opset: ONNX operator set of the towers.
-        files: role ("image", "text", "tokenizer") -> file.
+        pixels: what the image tower takes, one of `INPUTS`.
+        settings: how the towers were made: operator set, calibration, layers that were left in float32.
+        files: role, of `ROLES` -> file.
         parity: what was measured against the checkpoint before the folder was published.
     """
 
@@ -66,16 +75,27 @@ class Manifest:
     logit_scale: float
     preprocess: Preprocess
     context_length: int
+    target: str
     precision: str
-    opset: int
+    pixels: str
+    settings: Mapping[str, JsonValue]
     files: Mapping[str, ExportedFile]
     parity: Mapping[str, JsonValue]
+
+    @property
+    def towers(self) -> tuple[str, ...]:
+        """Those of "image" and "text" that the folder has."""
+        return tuple(tower for tower in TOWERS if tower in self.files)
 
     @property
     def digest(self) -> str:
         """Identity of the embeddings, sha256: equal digests mean vectors that may be compared."""
         identity = {
-            "files": {role: file.sha256 for role, file in sorted(self.files.items())},
+            "files": {
+                role: file.sha256
+                for role, file in sorted(self.files.items())
+                if role.startswith(TOWERS) or role == "tokenizer"
+            },
             "preprocess": self.preprocess.to_json(),
             "context_length": self.context_length,
         }
@@ -92,8 +112,10 @@ class Manifest:
             "logit_scale": self.logit_scale,
             "preprocess": self.preprocess.to_json(),
             "context_length": self.context_length,
+            "target": self.target,
             "precision": self.precision,
-            "opset": self.opset,
+            "pixels": self.pixels,
+            "settings": dict(self.settings),
             "files": {role: asdict(file) for role, file in self.files.items()},
             "parity": dict(self.parity),
         }
@@ -166,7 +188,15 @@ def _parse(content: Mapping[str, object]) -> Manifest:
     names = {field.name for field in fields(Manifest)}
     _check_names(set(content) - {"format", "version"}, names, what="the manifest")
     files = _mapping(content, "files")
-    _check_names(set(files), set(ROLES), what="files")
+    if unknown := set(files) - set(ROLES):
+        raise ValueError(f"files has unknown fields: {', '.join(sorted(unknown))}")
+    if not set(files) & set(TOWERS):
+        raise ValueError("files has missing fields: image or text")
+    if "text" in files and "tokenizer" not in files:
+        raise ValueError("files has missing fields: tokenizer")
+    pixels = _text(content, "pixels")
+    if pixels not in INPUTS:
+        raise ValueError(f"pixels is {pixels!r}, expected one of {', '.join(INPUTS)}")
     logit_scale = _typed(content, "logit_scale", (int, float))
     assert isinstance(logit_scale, int | float)
     if not math.isfinite(logit_scale) or logit_scale <= 0:
@@ -178,9 +208,11 @@ def _parse(content: Mapping[str, object]) -> Manifest:
         logit_scale=float(logit_scale),
         preprocess=Preprocess.from_json(_mapping(content, "preprocess")),
         context_length=_count(content, "context_length"),
+        target=_text(content, "target"),
         precision=_text(content, "precision"),
-        opset=_count(content, "opset"),
-        files={role: _file(_mapping(files, role)) for role in ROLES},
+        pixels=pixels,
+        settings=_mapping(content, "settings"),
+        files={role: _file(_mapping(files, role)) for role in ROLES if role in files},
         parity=_mapping(content, "parity"),
     )
 

@@ -5,6 +5,7 @@ Shapes: B batch, H and W picture, L tokens, D embedding.
 
 from __future__ import annotations
 
+import ast
 import logging
 from pathlib import Path
 
@@ -12,38 +13,26 @@ import onnx_ir
 import torch
 from torch import Tensor, nn
 
-from pocketclip.models.projection import unit_norm
+from pocketclip.export.towers import EXAMPLE_BATCH, OUTPUT_NAME
 
-_TRACE_BATCH = 2  # an example batch of 1 would be traced as a constant
 _MAX_BYTES = 2**31 - 2**24  # one protobuf message, with room for the graph
-
-
-class UnitNormTower(nn.Module):
-    """A tower followed by the scaling of its embeddings to length 1, in float32."""
-
-    def __init__(self, tower: nn.Module) -> None:
-        super().__init__()
-        self.tower = tower
-
-    def forward(self, x: Tensor) -> Tensor:
-        """What the tower takes, [B, ...] -> float32 [B, D], rows of length 1."""
-        return unit_norm(self.tower(x))
+_SCOPES = "pkg.torch.onnx.name_scopes"
 
 
 def trace(tower: nn.Module, example: Tensor, path: Path, *, input_name: str, opset: int) -> None:
     """Writes a tower as one ONNX file, without external data and without traces of this machine.
 
     Args:
-        tower: folded, in eval mode.
+        tower: folded, in eval mode, with its unit norm.
         example: input [2, ...]; every size but the first is fixed by it.
         path: of the file.
-        input_name: name of the graph's input; the output is "unit_embed".
+        input_name: name of the graph's input; the output is `OUTPUT_NAME`.
         opset: ONNX operator set.
 
     Raises:
         ValueError: the weights do not fit one ONNX file (2 GB).
     """
-    assert example.shape[0] == _TRACE_BATCH
+    assert example.shape[0] == EXAMPLE_BATCH
     num_bytes = sum(value.numel() * value.element_size() for value in tower.state_dict().values())
     if num_bytes > _MAX_BYTES:
         raise ValueError(
@@ -54,10 +43,10 @@ def trace(tower: nn.Module, example: Tensor, path: Path, *, input_name: str, ops
     logging.getLogger("torch.onnx._internal.exporter._registration").setLevel(logging.ERROR)
     with torch.no_grad():
         program = torch.onnx.export(
-            UnitNormTower(tower).eval(),
+            tower,
             (example,),
             input_names=[input_name],
-            output_names=["unit_embed"],
+            output_names=[OUTPUT_NAME],
             dynamic_shapes={"x": {0: torch.export.Dim("batch")}},
             opset_version=opset,
             dynamo=True,
@@ -69,8 +58,13 @@ def trace(tower: nn.Module, example: Tensor, path: Path, *, input_name: str, ops
 
 
 def _strip(model: onnx_ir.Model) -> None:
-    """Removes source paths and stack traces, which would also make the same weights give other bytes."""
+    """Names nodes after their modules, and removes source paths, which would make the same weights give other bytes."""
     graph = model.graph
+    taken: dict[str, int] = {}
+    for node in graph.all_nodes():
+        scope = _module(node)
+        taken[scope] = taken.get(scope, 0) + 1
+        node.name = f"{scope}/{node.op_type}" + (f"_{taken[scope]}" if taken[scope] > 1 else "")
     model.metadata_props.clear()
     graph.metadata_props.clear()
     model.doc_string = graph.doc_string = None
@@ -82,3 +76,17 @@ def _strip(model: onnx_ir.Model) -> None:
     for value in values:
         value.metadata_props.clear()
         value.doc_string = None
+
+
+def _module(node: onnx_ir.Node) -> str:
+    """Dotted name of the innermost module that a node comes from, within the tower; empty outside all."""
+    try:
+        scopes = ast.literal_eval(node.metadata_props.get(_SCOPES, "[]"))
+    except (ValueError, SyntaxError):
+        return ""
+    modules = [
+        scope for scope in scopes[:-1] if isinstance(scope, str) and scope
+    ]  # the last is the operation
+    if not modules or modules[-1].startswith("_empty_nn_module"):
+        return ""
+    return modules[-1].removeprefix("tower.").removeprefix("tower.")
