@@ -153,25 +153,12 @@ def fit(
         model, objective=objective, optim=optim, loop=loop, hooks=hooks, seed=seed, ranks=ranks, state=state
     )
     meter = Meter()
-    interval = 0.5 if sys.stderr.isatty() else 10
-    bar = tqdm(
-        total=loop.num_steps,
-        initial=run.step,
-        desc=hooks.label,
-        unit="step",
-        mininterval=interval,
-        disable=not ranks.is_first,
-    )
-    with bar, _asked_to_stop() as asked:
+    with run.bar() as bar, _asked_to_stop() as asked:
         while run.step < loop.num_steps:
-            batch = meter.next(batches, num_samples)
-            values = run.advance(batch)
+            values = run.advance(meter.next(batches, num_samples))
             bar.update()
             if _due(run.step, every=loop.log_every, last=loop.num_steps):
-                rates = meter.rates(ranks.size)
-                values = mean_over_ranks(values, ranks=ranks)
-                bar.set_postfix(loss=f"{values['loss']:.3f}", samples_per_s=f"{rates['samples_per_s']:.0f}")
-                hooks.record({"step": run.step, **values, **rates, "skipped_steps": run.skipped})
+                run.report(values, meter=meter, bar=bar)
             if _due(run.step, every=loop.evaluate_every, last=loop.num_steps):
                 with meter.paused():
                     run.evaluate()
@@ -243,6 +230,24 @@ class _Run(Generic[BatchT]):
         if state:
             run.restore(state)
         return run
+
+    def bar(self) -> tqdm:
+        """How far the run is, shown by the first process; seldom redrawn where a file is written."""
+        return tqdm(
+            total=self.loop.num_steps,
+            initial=self.step,
+            desc=self.hooks.label,
+            unit="step",
+            mininterval=0.5 if sys.stderr.isatty() else 10,
+            disable=not self.ranks.is_first,
+        )
+
+    def report(self, values: Mapping[str, float], *, meter: Meter, bar: tqdm) -> None:
+        """Records a step's values, the means of all processes, and how fast the run has been; all take part."""
+        rates = meter.rates(self.ranks.size)
+        values = mean_over_ranks(values, ranks=self.ranks)
+        bar.set_postfix(loss=f"{values['loss']:.3f}", samples_per_s=f"{rates['samples_per_s']:.0f}")
+        self.hooks.record({"step": self.step, **values, **rates, "skipped_steps": self.skipped})
 
     def advance(self, batch: BatchT) -> dict[str, float]:
         """One step."""
