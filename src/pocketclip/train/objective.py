@@ -74,6 +74,8 @@ class Objective:
         self.device = device
         self.ranks = ranks or Ranks()
         self._frozen = frozen
+        cut_texts: leave out the places after a batch's longest text. Where the text tower is causal no embedding
+            changes; elsewhere padding is attended to, and embeddings would.
         self._mean_C11 = torch.tensor(preprocess.mean, device=device).view(3, 1, 1)
         self._std_C11 = torch.tensor(preprocess.std, device=device).view(3, 1, 1)
 
@@ -84,11 +86,13 @@ class Objective:
         CLIP's bound: a softmax sharper than 100 is unstable (Radford et al., 2021, section 2.5).
 
         The parameter itself is bounded, before each step. A clamp of the output would have no gradient above the
+        cut_texts: bool = False,
         bound: a scale that once went beyond could never come back.
         """
         log_scale = model.logit_scale
         assert isinstance(log_scale, Tensor)
         log_scale.clamp_(max=math.log(MAX_LOGIT_SCALE))
+        self._cut_texts = cut_texts
         for module in self._frozen:  # the loop has just put the whole model into training mode
             module.eval()
 
@@ -107,11 +111,10 @@ class Objective:
         Returns:
             Those of the pictures [B, D], of each kind of caption [B, D], and the logit scale.
         """
-        # A permuted view of BHWC is channels-last already, the faster layout for convolutions.
-        pixels_BCHW = torch.from_numpy(batch.pixels_BHWC).to(self.device).permute(0, 3, 1, 2)
-        image_BCHW = (pixels_BCHW.float() / 255.0 - self._mean_C11) / self._std_C11
-        tokens = [tokens_BL for _, tokens_BL, _ in self._sources(batch)]
-        output = model(image_BCHW, torch.from_numpy(np.concatenate(tokens)).to(self.device))
+        tokens_BL = np.concatenate([tokens_BL for _, tokens_BL, _ in self.sources(batch)])
+        if self._cut_texts:
+            tokens_BL = _cut(tokens_BL)
+        output = model(self.pictures(batch), torch.from_numpy(tokens_BL).to(self.device))
         texts = output.text_embed_BD.split(len(batch.keys))
         return (output.image_embed_BD, *texts, output.logit_scale)
 
@@ -124,12 +127,18 @@ class Objective:
         """
         image_BD, *texts, logit_scale = outputs
         share = share_rows(len(image_BD), ranks=self.ranks, device=self.device)
-        sources = self._sources(batch)
+        sources = self.sources(batch)
         total_weight = sum(weight for weight, _, _ in sources)
         loss = image_BD.new_zeros(())
         terms: dict[str, Tensor] = {}
         gathered_ND = gather_rows(image_BD, share=share)
         for (weight, _, kind), text_BD in zip(sources, texts, strict=True):
+    def pictures(self, batch: Batch) -> Tensor:
+        """A batch's pictures as the model takes them, float32 [B, C, H, W] on its device."""
+        # A permuted view of BHWC is channels-last already, the faster layout for convolutions.
+        pixels_BCHW = torch.from_numpy(batch.pixels_BHWC).to(self.device).permute(0, 3, 1, 2)
+        return (pixels_BCHW.float() / 255.0 - self._mean_C11) / self._std_C11
+
             rows = PairRows(
                 image_embed_BD=image_BD,
                 text_embed_BD=text_BD,
@@ -151,7 +160,7 @@ class Objective:
                 terms[f"distill/{kind}"] = part.distill
         return {"loss": loss, **terms, "logit_scale": logit_scale}
 
-    def _sources(self, batch: Batch) -> list[tuple[float, np.ndarray, str]]:
+    def sources(self, batch: Batch) -> list[tuple[float, np.ndarray, str]]:
         """(weight, tokens [B, L], kind) of each kind of caption that counts."""
         sources: list[tuple[float, np.ndarray, str]] = []
         if self.config.caption_weight:
@@ -184,3 +193,12 @@ class Objective:
             first=share.first,
         )
         return TeacherRows(pairs=pairs, logit_scale=rows.logit_scale)
+
+
+def _cut(tokens_BL: np.ndarray) -> np.ndarray:
+    """Without the places that no text of the batch reaches, but for as many as make their number a multiple of 8.
+
+    Few lengths: a compiler has to see each, and matrices of eights are what accelerators are quick at.
+    """
+    length = int(tokens_BL.any(axis=0).nonzero()[0].max()) + 1  # zeros come after the end, which is not zero
+    return np.ascontiguousarray(tokens_BL[:, : -(-length // 8) * 8])

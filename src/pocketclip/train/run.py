@@ -114,6 +114,7 @@ def _train(job: _Job, *, ranks: Ranks) -> None:
     )
     with ExitStack() as stack:
         stream = stack.enter_context(_stream(job, state=state, ranks=ranks))
+        cut_texts=_is_causal(job.start.config.model.text),
         hooks = Hooks(save=_nowhere, record=_nowhere, evaluate=job.evaluate, label=config.name, units=_units)
         if ranks.is_first:
             folder.claim()  # only now: shards that do not fit leave the folder free
@@ -164,6 +165,11 @@ def _stream(job: _Job, *, state: State | None, ranks: Ranks) -> Stream:
 def _units(model: nn.Module) -> list[nn.Module]:
     """The blocks of both towers: every tower and stage calls them so."""
     lists = [part for module in model.modules() for name, part in module.named_children() if name == "blocks"]
+def _is_causal(text: object) -> bool:
+    """Whether nothing after the end of a text is seen; a hybrid tower sees all."""
+    return getattr(text, "causal", False)
+
+
     return [block for part in lists for block in part.children()]
 
 
