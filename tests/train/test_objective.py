@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
@@ -13,6 +14,9 @@ from torch import Tensor, nn
 
 from pocketclip.data.preprocess import Preprocess
 from pocketclip.data.stream import Batch, StoredRows
+from pocketclip.data.tokenize import Tokenizer, TokenizerConfig
+from pocketclip.models import VARIANTS
+from pocketclip.models.clip import Clip
 from pocketclip.train import Objective, ObjectiveConfig
 
 torch.set_num_threads(1)
@@ -216,6 +220,39 @@ def test_every_part_of_the_student_learns():
     model = Towers()
     terms_of({"distill_weight": 0.5, "synthetic_weight": 1.0}, make_batch(), model)["loss"].backward()
     assert all(parameter.grad.abs().sum() > 0 for parameter in model.parameters())
+
+
+def test_cutting_texts_changes_nothing_where_the_tower_is_causal():
+    """To the last digits: sums over fewer places are added up in another order."""
+    torch.manual_seed(0)
+    tiny = VARIANTS["pocketclip_tiny_vit"].model
+    model = Clip(replace(tiny, text=replace(tiny.text, causal=True, context_length=40)))
+    tokenize = Tokenizer(TokenizerConfig(vocab_size=8192, context_length=40))
+    texts = [tokenize([f"{word} " * count for word in "abcde"]) for count in (3, 9)]
+    batch = replace(
+        make_batch(),
+        pixels_BHWC=np.zeros((B, 48, 48, 3), np.uint8),
+        tokens_BL=texts[0],
+        synthetic_BL=texts[1],
+    )
+    lengths, losses, gradients = [], [], []
+    model.text.register_forward_pre_hook(lambda _, arguments: lengths.append(arguments[0].shape[1]))
+    for cut in (False, True):
+        objective = Objective(
+            ObjectiveConfig(distill_weight=0.5, synthetic_weight=1.0),
+            preprocess=PREPROCESS,
+            device="cpu",
+            cut_texts=cut,
+        )
+        terms = objective.loss(objective.encode(model, batch), batch)
+        model.zero_grad()
+        terms["loss"].backward()
+        losses.append(terms["loss"].item())
+        gradients.append({name: p.grad.clone() for name, p in model.named_parameters()})
+    assert lengths == [40, 16]  # nine words, start and end, and on to a multiple of eight
+    assert losses[1] == pytest.approx(losses[0], rel=1e-6)
+    for name, gradient in gradients[0].items():
+        torch.testing.assert_close(gradients[1][name], gradient, rtol=1e-3, atol=1e-6)
 
 
 def test_a_batch_without_what_is_asked_is_a_sentence():

@@ -333,6 +333,15 @@ def test_settings_that_need_each_other_are_told():
         config(objective={"synthetic_weight": 0.5})
 
 
+def test_captions_are_mixed_or_both_read_but_not_at_once(shapes, tmp_path):
+    with pytest.raises(ValueError, match=r"stream\.synthetic_share .* objective\.synthetic_weight must be 0"):
+        config(stream={"synthetic": "rule", "synthetic_share": 0.5}, objective={"synthetic_weight": 1.0})
+    run = config(stream={"synthetic": "rule", "synthetic_share": 0.5}, loop={"num_steps": 2})
+    assert train(run, data=shapes, out=tmp_path).is_file()
+    assert "clip/caption" in records(tmp_path)[0]
+    assert "clip/synthetic" not in records(tmp_path)[0]
+
+
 def test_pictures_and_texts_of_another_size_make_the_model_one_for_them(shapes, tmp_path):
     run = config(
         variant="pocketclip_tiny_vit", stream={"image_px": 32}, loop={"num_steps": 1}, context_length=30

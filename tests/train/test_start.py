@@ -105,5 +105,10 @@ def test_pictures_of_many_sizes_need_a_tower_that_takes_them(tiny_checkpoint, sh
     run = config(tiny_checkpoint)
     run = replace(run, stream=replace(run.stream, sizes_px=(32, 64)))
     assert load(train(run, data=shapes, out=tmp_path)).config.preprocess.size == 48
-    with pytest.raises(ValueError, match=r"stream\.sizes_px needs .* a ViT has positions for one"):
-        starting_model(replace(run, start=None, variant="pocketclip_tiny_vit"))
+    vit = replace(run, start=None, variant="pocketclip_tiny_vit")
+    with pytest.raises(ValueError, match=r"stream\.sizes_px has 36, .* patches of 8 pixels: take multiples"):
+        starting_model(replace(vit, stream=replace(vit.stream, sizes_px=(36,))))
+    # A ViT's positions are interpolated for each batch; the checkpoint has those of its own size.
+    trained = load(train(vit, data=shapes, out=tmp_path / "vit"))
+    assert trained.config.model.image.image_px == trained.config.preprocess.size == 48
+    assert changed(starting_model(vit), trained) >= {"image.position", "image.head.weight"}

@@ -32,17 +32,30 @@ def starting_model(config: TrainConfig) -> Loaded:
         )
     else:
         model = load(config.start, variant=config.variant)
-    if config.stream.sizes_px and model.config.model.image.kind == "vit":
-        raise ValueError(
-            f"recipe {config.name}: stream.sizes_px needs an image tower that takes pictures of any size, and a ViT "
-            "has positions for one: leave it empty, or take a variant with a FastViT"
-        )
+    return _of_many_sizes(_of_another_size(model, config), config)
+
+
+def _of_another_size(model: Loaded, config: TrainConfig) -> Loaded:
     wanted = _resized(model.config, config)
     if wanted == model.config:
         return model
     resized = model.model.resized(image_px=config.stream.image_px, context_length=config.context_length)
     tokenizer = Tokenizer(wanted.tokenizer, merges=model.tokenizer.merges)
     return as_loaded(resized, config=replace(wanted, model=resized.config), tokenizer=tokenizer)
+
+
+def _of_many_sizes(model: Loaded, config: TrainConfig) -> Loaded:
+    """The same model, whose image tower takes every side of `stream.sizes_px`: a FastViT does as it is."""
+    tower = model.config.model.image
+    if config.stream.sizes_px and tower.kind == "vit":
+        wrong = [side for side in config.stream.sizes_px if side % tower.patch_px]
+        if wrong:
+            raise ValueError(
+                f"recipe {config.name}: stream.sizes_px has {wrong[0]}, and the image tower cuts pictures into patches "
+                f"of {tower.patch_px} pixels: take multiples of that"
+            )
+        setattr(model.model.image, "any_size", True)  # noqa: B010 - only a ViT has it
+    return model
 
 
 def freeze(model: nn.Module, what: Freeze) -> tuple[nn.Module, ...]:
