@@ -110,6 +110,10 @@ def test_the_students_differ_in_reinforcement_only() -> None:
     assert plain.objective.distill_weight == 0 < reinforced.objective.distill_weight
 
 
+def test_a_recipe_is_found_by_where_it_is_defined_too() -> None:
+    assert recipe("recipes.mobileclip2.debug_s0") == recipe("mobileclip2.debug_s0")
+
+
 def test_an_unknown_name_gets_the_close_ones() -> None:
     with pytest.raises(ValueError, match="did you mean emoji.student_plain"):
         recipe("emoji.student_plian")

@@ -45,7 +45,7 @@ RECIPES: Mapping[str, Callable[[], TrainConfig]] = {
 
 
 def recipe(name: str) -> TrainConfig:
-    """The resolved recipe of that name.
+    """The resolved recipe of that name; `recipes.NAME`, where it is defined, is the same one.
 
     Raises:
         ValueError: unknown name; the message lists close ones.
@@ -55,3 +55,4 @@ def recipe(name: str) -> TrainConfig:
         guess = f"did you mean {' or '.join(close)}? " if close else ""
         raise ValueError(f"unknown recipe {name!r}: {guess}`pocketclip train --list` lists all")
     return RECIPES[name]()
+    name = name.removeprefix("recipes.")
