@@ -3,12 +3,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from tests.evaluate.conftest import COLOURS, ColourReader, pack_splits, sample
 
 from pocketclip.checkpoint.store import create, save
 from pocketclip.data.preprocess import Preprocess
-from pocketclip.evaluate import EvaluateConfig, Report, evaluate
-from pocketclip.evaluate.embedder import PictureBatch
+from pocketclip.evaluate import EvaluateConfig, ModelFacts, Report, evaluate
 
 STYLE = EvaluateConfig(splits=("test-style",), resamples=50, nway=3)
 
@@ -33,7 +33,7 @@ def test_a_model_that_knows_scores_all_and_one_that_errs_what_it_got_right(packe
 
 
 def test_every_picture_is_decoded_once_for_all_models(packed, monkeypatch):
-    from pocketclip.evaluate import split as module
+    from pocketclip.evaluate import feed as module
 
     decoded = []
     monkeypatch.setattr(
@@ -45,23 +45,34 @@ def test_every_picture_is_decoded_once_for_all_models(packed, monkeypatch):
     assert len(decoded) == len(set(decoded)) == 14
 
 
-def test_models_of_one_size_share_resized_pixels():
-    calls = []
+def test_models_of_one_size_share_resized_pixels(packed, monkeypatch):
+    """Pixels are made once for models that differ in mean and standard deviation only."""
+    made = []
 
     class Counting(Preprocess):
         def pixels(self, image):
-            calls.append(self.size)
+            made.append(self.size)
             return super().pixels(image)
 
-    from PIL import Image
+    class Reader(ColourReader):
+        facts, logit_scale, digest = ModelFacts(source="here"), 100.0, "0"
 
-    batch = PictureBatch([Image.new("RGB", (9, 9))] * 2)
-    shape = {"interpolation": "bilinear", "std": (1.0, 1.0, 1.0)}
-    one = Counting(size=8, mean=(0.0, 0.0, 0.0), **shape)
-    other = Counting(size=8, mean=(0.5, 0.5, 0.5), **shape)
-    assert batch.pixels(one) is batch.pixels(other)
-    assert batch.pixels(Counting(size=4, mean=(0.0, 0.0, 0.0), **shape)).shape == (2, 4, 4, 3)
-    assert calls == [8, 8, 4, 4]
+        def __init__(self, *, size, mean):
+            super().__init__()
+            self.preprocess = Counting(size=size, mean=mean, std=(1.0, 1.0, 1.0), interpolation="bilinear")
+
+        def embed_pixels(self, pixels_BHWC):
+            return self.embed_images([Image.fromarray(pixels) for pixels in pixels_BHWC])
+
+    dark, light = (0.0, 0.0, 0.0), (0.5, 0.5, 0.5)
+    models = {
+        "a": Reader(size=8, mean=dark),
+        "b": Reader(size=8, mean=light),
+        "c": Reader(size=4, mean=dark),
+    }
+    report = evaluate(models, packed, config=STYLE)
+    assert sorted(made) == [4] * 14 + [8] * 14
+    assert all(report.result(name, "test-style").scores["mean_recall@1"].value == 1 for name in models)
 
 
 def test_checkpoints_from_file_and_memory_agree_whatever_the_batch(packed, tmp_path, tiny):

@@ -64,25 +64,6 @@ Evaluable = Path | str | Loaded | Embedder
 """A checkpoint's path or name, an exported model's folder, another library's model by name, or a model at hand."""
 
 
-class PictureBatch:
-    """Decoded pictures of one batch; models of the same preprocessing share the resized pixels.
-
-    Attributes:
-        images: RGB pictures.
-    """
-
-    def __init__(self, images: Sequence[Image.Image]) -> None:
-        self.images = tuple(images)
-        self._pixels: dict[tuple[int, str], NDArray[np.uint8]] = {}
-
-    def pixels(self, preprocess: Preprocess) -> NDArray[np.uint8]:
-        """uint8 [B, H, W, 3] after resize and crop, made once for all that differ in mean and std only."""
-        shape = shape_of(preprocess)
-        if shape not in self._pixels:
-            self._pixels[shape] = np.stack([preprocess.pixels(image) for image in self.images])
-        return self._pixels[shape]
-
-
 class CheckpointEmbedder:
     """A checkpoint as a `PixelEmbedder`; it runs folded.
 
@@ -111,7 +92,7 @@ class CheckpointEmbedder:
 
     def embed_images(self, images: Sequence[Image.Image]) -> NDArray[np.float32]:
         """[N, D] unit-norm rows of RGB pictures."""
-        return self.embed_pixels(PictureBatch(images).pixels(self.preprocess))
+        return self.embed_pixels(np.stack([self.preprocess.pixels(image) for image in images]))
 
     def embed_pixels(self, pixels_BHWC: NDArray[np.uint8]) -> NDArray[np.float32]:
         """[B, D] unit-norm rows of uint8 RGB pictures of the model's size."""
@@ -156,7 +137,7 @@ class TeacherEmbedder:
 
     def embed_images(self, images: Sequence[Image.Image]) -> NDArray[np.float32]:
         """[N, D] unit-norm rows of RGB pictures."""
-        return self.embed_pixels(PictureBatch(images).pixels(self.preprocess))
+        return self.embed_pixels(np.stack([self.preprocess.pixels(image) for image in images]))
 
     def embed_pixels(self, pixels_BHWC: NDArray[np.uint8]) -> NDArray[np.float32]:
         """[B, D] unit-norm rows of uint8 RGB pictures of the model's size."""
@@ -229,13 +210,6 @@ def as_embedder(
         f"model {name!r} is a {type(model).__name__}; give a checkpoint's path, a loaded one, "
         "or an exported model"
     )
-
-
-def embed_batch(embedder: Embedder, batch: PictureBatch) -> NDArray[np.float32]:
-    """[B, D] unit-norm rows of a batch."""
-    if isinstance(embedder, PixelEmbedder):
-        return embedder.embed_pixels(batch.pixels(embedder.preprocess))
-    return np.asarray(embedder.embed_images(batch.images), dtype=np.float32)
 
 
 def shape_of(preprocess: Preprocess) -> tuple[int, str]:

@@ -110,6 +110,26 @@ def embed_rows(
     )
 
 
+def read_pixels(
+    pictures: PictureSet, rows: Sequence[int], *, preprocess: Preprocess, threads: int
+) -> tuple[NDArray[np.int64], NDArray[np.uint8], tuple[Dropped, ...]]:
+    """Pixels of rows of a set, all in memory.
+
+    Returns:
+        int64 [N] rows that could be read, uint8 [N, H, W, 3], and why the others could not.
+    """
+    shapes = {shape_of(preprocess): preprocess}
+    with ThreadPoolExecutor(threads, thread_name_prefix="decode") as pool:
+        found = list(_in_order(pool, pictures, rows, shapes=shapes, whole=False, ahead=4 * threads))
+    kept = [picture for picture in found if isinstance(picture, Decoded)]
+    blank = np.empty((0, preprocess.size, preprocess.size, 3), dtype=np.uint8)
+    return (
+        np.array([picture.row for picture in kept], dtype=np.int64),
+        np.stack([picture.pixels[shape_of(preprocess)] for picture in kept]) if kept else blank,
+        tuple(picture for picture in found if isinstance(picture, Dropped)),
+    )
+
+
 def _embed(embedder: Embedder, batch: Sequence[Decoded]) -> NDArray[np.float32]:
     if isinstance(embedder, PixelEmbedder):
         shape = shape_of(embedder.preprocess)

@@ -2,7 +2,8 @@
 
 A task keeps a few arrays (`QUERIES` below) instead of embeddings. From them its main metric follows for any weights of
 its queries, and so do bootstrap intervals and paired differences, whatever the metric: recall per class, macro-F1 and
-the worst group too, which no mean of hits gives. Q: queries, which are pictures, or WinoGAViL's instances.
+the worst group too, which no mean of hits gives. Q: queries: pictures, pictures with their captions, or WinoGAViL's
+instances. N: pictures, M: texts.
 """
 
 from __future__ import annotations
@@ -21,7 +22,8 @@ from pocketclip.evaluate.bootstrap import Interval
 Queries = Mapping[str, NDArray[Any]]
 QUERIES = """\
 classes: `label` [Q], `top` [Q, 5] and, where there are groups, `group` [Q]
-retrieval: `image_to_text` [Q], `text_to_image` [M] wrong candidates that beat the right one; `image_of_text` [M]
+retrieval: `image_to_text` [N], `text_to_image` [M] wrong candidates that beat the right one, and the query that each
+    belongs to, `image_group` [N], `text_group` [M]: what is right for each other is one
 choice: `right` [Q]        associations: `jaccard` [Q], `candidates` [Q]"""
 """What is kept, by kind of task."""
 
@@ -94,7 +96,7 @@ def paired_difference(
 
 def same_queries(one: Queries, other: Queries) -> bool:
     """Whether two were measured on the same queries: as many, of the same labels and groups."""
-    facts = ("label", "group", "image_of_text", "candidates")
+    facts = ("label", "group", "image_group", "text_group", "candidates")
     return num_queries(one) == num_queries(other) and all(
         (name in one) == (name in other) and (name not in one or np.array_equal(one[name], other[name]))
         for name in facts
@@ -103,8 +105,9 @@ def same_queries(one: Queries, other: Queries) -> bool:
 
 def num_queries(queries: Queries) -> int:
     """Q."""
-    first = next(name for name in ("label", "image_to_text", "right", "jaccard") if name in queries)
-    return len(queries[first])
+    if "image_group" in queries:
+        return int(queries["image_group"].max()) + 1
+    return len(queries[next(name for name in ("label", "right", "jaccard") if name in queries)])
 
 
 def write_queries(path: Path, queries: Queries) -> None:
@@ -132,11 +135,12 @@ def read_queries(path: Path) -> dict[str, NDArray[Any]]:
 
 
 def _mean_recall(queries: Queries, weights_Q: NDArray[np.float64] | None, *, k: int) -> float:
-    """Mean of both directions' recall; a text counts as often as its picture."""
-    of_text = queries["image_of_text"].astype(np.int64)
-    weights_M = None if weights_Q is None else weights_Q[of_text]
-    image, text = (queries[name] < k for name in ("image_to_text", "text_to_image"))
-    return (mean(image.astype(np.float64), weights_Q) + mean(text.astype(np.float64), weights_M)) / 2
+    """Mean of both directions' recall; pictures and texts count as often as their query."""
+    found = []
+    for direction, groups in (("image_to_text", "image_group"), ("text_to_image", "text_group")):
+        weights = None if weights_Q is None else weights_Q[queries[groups].astype(np.int64)]
+        found.append(mean((queries[direction] < k).astype(np.float64), weights))
+    return (found[0] + found[1]) / 2
 
 
 def _resampled(metric: str, queries: Queries, *, seed: int, resamples: int) -> NDArray[np.float64]:

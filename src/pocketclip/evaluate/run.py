@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+from tqdm import tqdm
 
-from pocketclip.checkpoint.store import Loaded
-from pocketclip.evaluate.embedder import Embedder, PictureBatch, as_embedder, embed_batch, model_facts
+from pocketclip.evaluate.embedder import Embedder, Evaluable, as_embedder, model_facts
+from pocketclip.evaluate.feed import Embedded, default_threads, embed_rows
 from pocketclip.evaluate.metrics import retrieval
 from pocketclip.evaluate.results import EvaluateConfig, Report, Result, SplitFacts, score, split_bootstrap
-from pocketclip.evaluate.split import SplitReader, batched
+from pocketclip.evaluate.sets.folders import open_packed
+from pocketclip.evaluate.sets.item import PictureSet
+from pocketclip.evaluate.split import split_facts
 
 
-def evaluate(
-    models: Mapping[str, Path | str | Loaded | Embedder], data: Path, *, config: EvaluateConfig | None = None
-) -> Report:
+def evaluate(models: Mapping[str, Evaluable], data: Path, *, config: EvaluateConfig | None = None) -> Report:
     """Measure retrieval and n-way accuracy of models on splits of a packed folder.
 
     Each split is a gallery of its own: the texts are its distinct main captions, and a caption is right for
@@ -39,18 +41,20 @@ def evaluate(
     config = config or EvaluateConfig()
     if not models:
         raise ValueError("there is no model to evaluate: name at least one checkpoint")
-    readers = {split: SplitReader(data, split) for split in config.splits}
+    opened = {split: open_packed(data, split=split) for split in config.splits}
     embedders = {name: as_embedder(model, name=name, device=config.device) for name, model in models.items()}
     splits: dict[str, SplitFacts] = {}
     results: list[Result] = []
-    for split, reader in readers.items():
-        images = _embed_pictures(embedders, reader, batch_size=config.batch_size)
-        facts = reader.facts()
+    for split, pictures in opened.items():
+        found = _embed_pictures(embedders, pictures, split=split, batch_size=config.batch_size)
+        facts = split_facts(pictures, found.rows.tolist(), found.dropped, split=split, folder=data)
         bootstrap = split_bootstrap(facts, config)
         for name, embedder in embedders.items():
             texts = embed_captions(embedder, facts.texts, prompt=config.prompt, batch_size=config.batch_size)
-            found = retrieval(images[name], texts, facts.relevant, name=f"model {name!r} on split {split!r}")
-            results.append(score(found, facts, model=name, split=split, config=config, bootstrap=bootstrap))
+            ranks = retrieval(
+                found.images[name], texts, facts.relevant, name=f"model {name!r} on split {split!r}"
+            )
+            results.append(score(ranks, facts, model=name, split=split, config=config, bootstrap=bootstrap))
         splits[split] = facts
     return Report(
         data=str(data),
@@ -71,14 +75,21 @@ def embed_captions(
 
 
 def _embed_pictures(
-    embedders: Mapping[str, Embedder], reader: SplitReader, *, batch_size: int
-) -> dict[str, NDArray[np.float32]]:
-    """Model name -> [N, D] rows of the readable pictures; empty where there are none."""
-    parts: dict[str, list[NDArray[np.float32]]] = {name: [] for name in embedders}
-    for images in batched(reader.pictures(), batch_size):
-        batch = PictureBatch(images)
-        for name, embedder in embedders.items():
-            parts[name].append(embed_batch(embedder, batch))
-    return {
-        name: np.concatenate(rows) if rows else np.empty((0, 0), np.float32) for name, rows in parts.items()
-    }
+    embedders: Mapping[str, Embedder], pictures: PictureSet, *, split: str, batch_size: int
+) -> Embedded:
+    """Every picture of a split by every model, with a progress bar."""
+    total = len(pictures.items)
+    with tqdm(
+        total=total,
+        desc=f"evaluate {split}",
+        unit="picture",
+        mininterval=0.1 if sys.stderr.isatty() else 10,
+    ) as bar:
+        return embed_rows(
+            embedders,
+            pictures,
+            range(total),
+            batch_size=batch_size,
+            threads=default_threads(),
+            progress=bar.update,
+        )

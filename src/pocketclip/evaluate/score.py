@@ -21,7 +21,7 @@ from pocketclip.evaluate.accuracy import (
     predict,
 )
 from pocketclip.evaluate.faces import by_group, face_metrics, questions
-from pocketclip.evaluate.metrics import retrieval
+from pocketclip.evaluate.metrics import relevance_groups, retrieval
 from pocketclip.evaluate.prompts import class_names, templates
 from pocketclip.evaluate.resample import Queries
 from pocketclip.evaluate.sets.item import Item, PictureSet, SetError
@@ -219,15 +219,13 @@ def _retrieval(
 ) -> Scored:
     captions: list[str] = []
     relevant: list[tuple[int, ...]] = []
-    image_of_text: list[int] = []
     known: dict[str, int] = {}
-    for number, item in enumerate(items):
+    for item in items:
         rows = []
         for caption in item.captions:
             row = known.get(caption, len(captions)) if pictures.shared_captions else len(captions)
             if row == len(captions):
                 captions.append(caption)
-                image_of_text.append(number)
                 known[caption] = row
             rows.append(row)
         relevant.append(tuple(rows))
@@ -238,12 +236,14 @@ def _retrieval(
         metrics[f"image_retrieval_recall@{k}"] = found.recall("text_to_image", k)
         metrics[f"text_retrieval_recall@{k}"] = found.recall("image_to_text", k)
     metrics["mean_recall@1"] = found.mean_recall(1)
+    image_group, text_group = relevance_groups(relevant, num_texts=len(captions))
     return Scored(
         metrics=metrics,
         queries={
             "image_to_text": found.image_to_text.beaten.astype(np.int32),
             "text_to_image": found.text_to_image.beaten.astype(np.int32),
-            "image_of_text": np.array(image_of_text, dtype=np.int32),
+            "image_group": image_group.astype(np.int32),
+            "text_group": text_group.astype(np.int32),
         },
     )
 

@@ -118,19 +118,29 @@ def open_packed(folder: Path, *, split: str) -> PictureSet:
         ValueError: no such split, or nothing in it.
         OSError: the folder cannot be read.
     """
-    shards = [ShardReader(path) for path in split_shards(folder, split)]
+    paths = split_shards(folder, split)
+    shards = [ShardReader(path) for path in paths]
     rows = [(shard, row) for shard in shards for row in range(len(shard))]
     if not rows:
-        raise ValueError(f"split {split!r} of {folder} is empty: pack more pictures")
-    samples = [shard[row] for shard, row in rows]
+        raise ValueError(
+            f"split {split!r} of {folder} is empty: pack more pictures, or leave it out of `splits`"
+        )
     return PictureSet(
         items=tuple(
-            Item(source=f"{split}/{sample.key}.{sample.extension}", captions=(sample.captions[0],))
-            for sample in samples
+            _packed_item(shard, row, file=f"{split}/{path.name}")
+            for path, shard in zip(paths, shards, strict=True)
+            for row in range(len(shard))
         ),
         picture=lambda row: rows[row][0][rows[row][1]].image,
         digest=digest_of([], *(entry.sha256 for entry in read_index(folder).splits[split])),
         shared_captions=True,
+    )
+
+
+def _packed_item(shard: ShardReader, row: int, *, file: str) -> Item:
+    sample = shard[row]
+    return Item(
+        source=f"{file}: {sample.key}.{sample.extension}", captions=(sample.captions[0],), key=sample.key
     )
 
 

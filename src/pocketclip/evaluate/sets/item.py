@@ -24,12 +24,14 @@ class Item:
         captions: texts that are right for it; of a choice the right one, then the wrong one; of an association the cue.
         metadata: numbers by which groups are told apart; of an association the number of the instance and whether the
             picture belongs to the cue.
+        key: of a sample of our own.
     """
 
     source: str
     label: int | None = None
     captions: tuple[str, ...] = ()
     metadata: tuple[int, ...] = ()
+    key: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
