@@ -7,7 +7,9 @@ from __future__ import annotations
 import numpy as np
 
 from pocketclip.data.reinforcement import BLOCK_NAME, Embeddings, Reinforcement
+from pocketclip.data.reinforcement_header import read_header
 from pocketclip.data.shard import ShardReader
+from pocketclip.data.tables import Table, TableWriter, read_metadata, read_tables
 
 
 def reinforcement_of(shard: ShardReader) -> Reinforcement:
@@ -49,3 +51,33 @@ def embeddings_of(block: Reinforcement, samples_N: np.ndarray) -> list[Embedding
             )
         )
     return embeddings
+
+
+def taken_block(block: memoryview, samples_K: np.ndarray) -> bytes:
+    """The reinforcement of some samples of a shard as a block of its own: the stored bits, moved, not made again.
+
+    What the header says of the whole shard (errors of the codec, what was dropped) stays as it was.
+
+    Args:
+        block: the shard's.
+        samples_K: numbers of samples, in the order in which they are to come.
+    """
+    tables, texts = read_tables(block), read_metadata(block)
+    by_row = ("values",) if read_header(texts).codec == "q4" else ("values", "scale")
+    num_views = tables["augment_params"].array.shape[1]
+    offsets = tables["text_offsets"].array
+    counts_K = np.diff(offsets)[samples_K]
+    first_T = np.repeat(offsets[:-1][samples_K] - (np.cumsum(counts_K) - counts_K), counts_K)
+    text_T = first_T + np.arange(len(first_T))
+    view_V = (samples_K[:, None] * num_views + np.arange(num_views)).ravel()
+    with TableWriter() as writer:
+        for name, table in tables.items():
+            array = table.array
+            if name == "augment_params":
+                array = array[samples_K]
+            elif name == "text_offsets":
+                array = np.concatenate([[0], np.cumsum(counts_K)]).astype(np.int64)
+            elif name.endswith(by_row) and name.startswith(("image/", "text/")):
+                array = array[view_V if name.startswith("image/") else text_T]
+            writer.put(name, Table(kind=table.kind, array=np.ascontiguousarray(array)))
+        return b"".join(writer.finish(texts).chunks)

@@ -1,0 +1,158 @@
+"""Near-duplicates of a pool: by perceptual hash, exactly, or by embedding, nearly all; never all pairs.
+
+A row goes when a better one is near it; better is what has the higher score, then the smaller number of its key, then
+the earlier place. So the outcome does not depend on the order in which pairs are found.
+
+Hashes. Two hashes that differ in at most d bits, cut into d + r bands, are equal in r bands at least (a bit can spoil
+one band only). For every choice of r bands rows are sorted by those bands' bits, and only rows that are equal there are
+compared. r is chosen so that few rows are.
+
+Embeddings. Rows are sorted by the signs of b random projections, again and again with others; two rows at angle a have
+one sign with probability 1 - a / pi each time, and the number of rounds makes 99% of the pairs at the limit meet.
+"""
+
+# Shape suffixes: N rows, B rows of a bucket, D dimensions of an embedding.
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from itertools import combinations, pairwise
+
+import numpy as np
+
+from pocketclip.filter.phash import distance
+
+HASH_BITS = 64
+_TOGETHER = 2048  # rows of a bucket that are compared with each other at once
+_FOUND = 0.99
+_MOST_ROUNDS = 64
+
+Near = Callable[[np.ndarray, np.ndarray], np.ndarray]
+"""Of two arrays of row numbers [B] and [C], whether each pair is near, bool [B, C]."""
+
+
+def near_hashes(hash_N: np.ndarray, rank_N: np.ndarray, *, bits: int) -> np.ndarray:
+    """Rows near which a better one is.
+
+    Args:
+        hash_N: uint64.
+        rank_N: int64, each once; the smaller, the better.
+        bits: in which near hashes differ at most, 0 to 16.
+
+    Returns:
+        bool [N].
+    """
+    if not 0 <= bits <= 16:
+        raise ValueError(f"hashes are near by 0 to 16 bits, got {bits}")
+    dropped_N = np.zeros(len(hash_N), bool)
+    for bucket_B in _buckets(hash_N, rank_N):  # equal ones first: there may be very many
+        dropped_N[bucket_B[1:]] = True
+    left = np.flatnonzero(~dropped_N)
+    if bits == 0 or len(left) < 2:
+        return dropped_N
+
+    def near(one: np.ndarray, other: np.ndarray) -> np.ndarray:
+        return distance(hash_N[one][:, None], hash_N[other][None, :]) <= bits
+
+    for mask in band_masks(len(left), bits=bits):
+        for bucket_B in _buckets(hash_N[left] & mask, rank_N[left]):
+            _drop(left[bucket_B], dropped_N, near)
+    return dropped_N
+
+
+def near_embeddings(
+    rows_of: Callable[[np.ndarray], np.ndarray],
+    rank_N: np.ndarray,
+    *,
+    width: int,
+    cosine: float,
+    seed: int = 0,
+) -> np.ndarray:
+    """Rows near which a better one is; misses about one in a hundred of the pairs at the limit, and hardly any above.
+
+    Args:
+        rows_of: float32 rows [B, D] of length 1 by row numbers [B] in rising order.
+        rank_N: int64, each once; the smaller, the better.
+        width: D.
+        cosine: of near rows, at least.
+        seed: of the projections.
+
+    Returns:
+        bool [N].
+    """
+    if not 0.5 <= cosine < 1:
+        raise ValueError(f"embeddings are near from a cosine of 0.5 to below 1 on, got {cosine}")
+    num = len(rank_N)
+    dropped_N = np.zeros(num, bool)
+    num_bits = int(np.clip(round(math.log2(max(num, 2))) - 3, 4, 24))
+    generator = np.random.default_rng(seed)
+
+    def near(one: np.ndarray, other: np.ndarray) -> np.ndarray:
+        order = np.argsort(np.concatenate([one, other]))
+        rows = np.empty((len(order), width), np.float32)
+        rows[order] = rows_of(np.concatenate([one, other])[order])
+        return rows[: len(one)] @ rows[len(one) :].T >= cosine
+
+    for _ in range(num_rounds(cosine, num_bits=num_bits)):
+        directions_DK = generator.standard_normal((width, num_bits)).astype(np.float32)
+        sign_N = np.empty(num, np.uint64)
+        for start in range(0, num, 65_536):
+            rows = np.arange(start, min(num, start + 65_536))
+            signs = (rows_of(rows) @ directions_DK > 0) @ (1 << np.arange(num_bits))
+            sign_N[rows] = signs.astype(np.uint64)
+        for bucket_B in _buckets(sign_N, rank_N):
+            _drop(bucket_B, dropped_N, near)
+    return dropped_N
+
+
+def num_rounds(cosine: float, *, num_bits: int) -> int:
+    """Rounds after which a pair of that cosine has met with a probability of 99%, or the most that are made."""
+    meets = (1 - math.acos(cosine) / math.pi) ** num_bits
+    return min(_MOST_ROUNDS, max(1, math.ceil(math.log(1 - _FOUND) / math.log1p(-meets))))
+
+
+def band_masks(num: int, *, bits: int) -> Iterator[np.uint64]:
+    """Masks of 64 bits, by one of which at least any two hashes are equal that differ in at most `bits`.
+
+    Args:
+        num: hashes; the more, the more bits each mask has.
+        bits: in which two may differ.
+    """
+    intact = next(
+        (
+            intact
+            for intact in range(1, HASH_BITS - bits)
+            if HASH_BITS * intact / (bits + intact) >= math.log2(max(num, 2)) - 4
+        ),
+        1,
+    )
+    edges = np.linspace(0, HASH_BITS, bits + intact + 1).round().astype(int)
+    bands = [sum(1 << bit for bit in range(low, high)) for low, high in pairwise(edges.tolist())]
+    for chosen in combinations(bands, intact):
+        yield np.uint64(sum(chosen))
+
+
+def _buckets(value_N: np.ndarray, rank_N: np.ndarray) -> Iterator[np.ndarray]:
+    """Row numbers of equal values, the best first, where there are two or more."""
+    order_N = np.lexsort((rank_N, value_N))
+    sorted_N = value_N[order_N]
+    starts = np.flatnonzero(np.concatenate([[True], sorted_N[1:] != sorted_N[:-1]])) if len(order_N) else []
+    ends = np.append(starts[1:], len(order_N))
+    for bucket in np.flatnonzero(ends - starts > 1).tolist():
+        yield order_N[starts[bucket] : ends[bucket]]
+
+
+def _drop(bucket_B: np.ndarray, dropped_N: np.ndarray, near: Near) -> None:
+    """Drops the rows of a bucket, best first, that are near a better one of it."""
+    for start in range(0, len(bucket_B), _TOGETHER):
+        worse = bucket_B[start : start + _TOGETHER]
+        for first in range(0, start + 1, _TOGETHER):
+            better = bucket_B[first : first + _TOGETHER]
+            left = np.flatnonzero(~dropped_N[worse])
+            if not len(left):
+                break
+            is_near = near(worse[left], better)
+            if first == start:  # of itself, only what stands before it
+                is_near &= np.arange(len(better))[None, :] < left[:, None]
+            dropped_N[worse[left[is_near.any(axis=1)]]] = True
