@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pocketclip.train.captioner import CaptionerObjective
 from pocketclip.train.config import Freeze, OnlineSpec, TrainConfig
 from pocketclip.train.folder import CHECKPOINT_FILE, METRICS_FILE
 from pocketclip.train.objective import Objective, ObjectiveConfig
@@ -12,6 +13,7 @@ from pocketclip.train.start import starting_model
 __all__ = [
     "CHECKPOINT_FILE",
     "METRICS_FILE",
+    "CaptionerObjective",
     "Freeze",
     "Objective",
     "ObjectiveConfig",

@@ -33,12 +33,17 @@ class ObjectiveConfig:
         caption_weight: of the ground-truth captions' loss.
         synthetic_weight: of the synthetic captions' loss; needs `stream.synthetic`.
         average_logits: distil the softmax of the teachers' mean logits instead of the mean of the divergences.
+        contrastive_weight: of all of the above, in a captioner's total (CoCa: 1).
+        captioning_weight: of the captioning loss, in a captioner's total (CoCa: 2); 0 for a model without a decoder. It
+            reads the one kind of caption that has a weight.
     """
 
     distill_weight: float = 0.0
     caption_weight: float = 1.0
     synthetic_weight: float = 0.0
     average_logits: bool = False
+    contrastive_weight: float = 1.0
+    captioning_weight: float = 0.0
 
     def __post_init__(self) -> None:
         if not 0.0 <= self.distill_weight <= 1.0:
@@ -48,6 +53,16 @@ class ObjectiveConfig:
             or self.caption_weight + self.synthetic_weight == 0
         ):
             raise ValueError("caption_weight and synthetic_weight must not be negative, nor both zero")
+        if min(self.contrastive_weight, self.captioning_weight) < 0:
+            raise ValueError("contrastive_weight and captioning_weight must not be negative")
+        if self.captioning_weight > 0 and self.caption_weight > 0 and self.synthetic_weight > 0:
+            raise ValueError(
+                "a captioner reads one kind of caption a step: set caption_weight or synthetic_weight to 0"
+            )
+        if self.captioning_weight == 0 and self.contrastive_weight != 1:
+            raise ValueError(
+                "contrastive_weight weighs against captioning_weight: leave it 1 where that is 0"
+            )
 
 
 class Objective:
@@ -59,6 +74,8 @@ class Objective:
         device: where the model is; pixels travel as uint8 and are normalised there.
         ranks: the processes that train together; None trains alone.
         frozen: parts of the model that stay in evaluation mode.
+        cut_texts: leave out the places after a batch's longest text. Where the text tower is causal no embedding
+            changes; elsewhere padding is attended to, and embeddings would.
     """
 
     def __init__(
@@ -69,13 +86,13 @@ class Objective:
         device: str,
         ranks: Ranks | None = None,
         frozen: Sequence[nn.Module] = (),
+        cut_texts: bool = False,
     ) -> None:
         self.config = config
         self.device = device
         self.ranks = ranks or Ranks()
         self._frozen = frozen
-        cut_texts: leave out the places after a batch's longest text. Where the text tower is causal no embedding
-            changes; elsewhere padding is attended to, and embeddings would.
+        self._cut_texts = cut_texts
         self._mean_C11 = torch.tensor(preprocess.mean, device=device).view(3, 1, 1)
         self._std_C11 = torch.tensor(preprocess.std, device=device).view(3, 1, 1)
 
@@ -86,13 +103,11 @@ class Objective:
         CLIP's bound: a softmax sharper than 100 is unstable (Radford et al., 2021, section 2.5).
 
         The parameter itself is bounded, before each step. A clamp of the output would have no gradient above the
-        cut_texts: bool = False,
         bound: a scale that once went beyond could never come back.
         """
         log_scale = model.logit_scale
         assert isinstance(log_scale, Tensor)
         log_scale.clamp_(max=math.log(MAX_LOGIT_SCALE))
-        self._cut_texts = cut_texts
         for module in self._frozen:  # the loop has just put the whole model into training mode
             module.eval()
 
@@ -118,6 +133,12 @@ class Objective:
         texts = output.text_embed_BD.split(len(batch.keys))
         return (output.image_embed_BD, *texts, output.logit_scale)
 
+    def pictures(self, batch: Batch) -> Tensor:
+        """A batch's pictures as the model takes them, float32 [B, C, H, W] on its device."""
+        # A permuted view of BHWC is channels-last already, the faster layout for convolutions.
+        pixels_BCHW = torch.from_numpy(batch.pixels_BHWC).to(self.device).permute(0, 3, 1, 2)
+        return (pixels_BCHW.float() / 255.0 - self._mean_C11) / self._std_C11
+
     def loss(self, outputs: tuple[Tensor, ...], batch: Batch) -> Mapping[str, Tensor]:
         """`loss` and its parts, each a scalar in nats.
 
@@ -133,12 +154,6 @@ class Objective:
         terms: dict[str, Tensor] = {}
         gathered_ND = gather_rows(image_BD, share=share)
         for (weight, _, kind), text_BD in zip(sources, texts, strict=True):
-    def pictures(self, batch: Batch) -> Tensor:
-        """A batch's pictures as the model takes them, float32 [B, C, H, W] on its device."""
-        # A permuted view of BHWC is channels-last already, the faster layout for convolutions.
-        pixels_BCHW = torch.from_numpy(batch.pixels_BHWC).to(self.device).permute(0, 3, 1, 2)
-        return (pixels_BCHW.float() / 255.0 - self._mean_C11) / self._std_C11
-
             rows = PairRows(
                 image_embed_BD=image_BD,
                 text_embed_BD=text_BD,

@@ -25,6 +25,7 @@ from pocketclip.fit import (
     joined_ranks,
     open_trackers,
 )
+from pocketclip.train.captioner import CaptionerObjective, check_captioner
 from pocketclip.train.config import TrainConfig
 from pocketclip.train.folder import RunFolder
 from pocketclip.train.objective import Objective
@@ -105,16 +106,18 @@ def _train(job: _Job, *, ranks: Ranks) -> None:
     device = f"cuda:{ranks.local_rank}" if config.device == "cuda" else config.device
     model = job.start.to(device).model
     model.set_gradient_checkpointing(config.gradient_checkpointing)
-    objective = Objective(
+    captioning_weight = config.objective.captioning_weight
+    check_captioner(model, captioning_weight=captioning_weight, name=config.name)
+    objective = (CaptionerObjective if captioning_weight > 0 else Objective)(
         config.objective,
         preprocess=job.start.config.preprocess,
         device=config.device,
         ranks=ranks,
         frozen=freeze(model, config.freeze),
+        cut_texts=_is_causal(job.start.config.model.text),
     )
     with ExitStack() as stack:
         stream = stack.enter_context(_stream(job, state=state, ranks=ranks))
-        cut_texts=_is_causal(job.start.config.model.text),
         hooks = Hooks(save=_nowhere, record=_nowhere, evaluate=job.evaluate, label=config.name, units=_units)
         if ranks.is_first:
             folder.claim()  # only now: shards that do not fit leave the folder free
@@ -162,14 +165,15 @@ def _stream(job: _Job, *, state: State | None, ranks: Ranks) -> Stream:
     )
 
 
-def _units(model: nn.Module) -> list[nn.Module]:
-    """The blocks of both towers: every tower and stage calls them so."""
-    lists = [part for module in model.modules() for name, part in module.named_children() if name == "blocks"]
 def _is_causal(text: object) -> bool:
     """Whether nothing after the end of a text is seen; a hybrid tower sees all."""
     return getattr(text, "causal", False)
 
 
+def _units(model: nn.Module) -> list[nn.Module]:
+    """The blocks of both towers and of a decoder: every tower and stage calls them so."""
+    names = ("blocks", "looking")
+    lists = [part for module in model.modules() for name, part in module.named_children() if name in names]
     return [block for part in lists for block in part.children()]
 
 
