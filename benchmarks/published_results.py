@@ -16,7 +16,8 @@ from pathlib import Path
 import tyro
 from tyro.conf import Positional
 
-from pocketclip.evaluate.published import MAIN, SetResult, read_results
+from pocketclip.evaluate.published import MAIN
+from pocketclip.evaluate.rows import Row, read_rows
 
 OUT = Path(__file__).parents[1] / "src/pocketclip/evaluate/published_data/results.csv"
 RECALLS = ("image_retrieval_recall@1", "text_retrieval_recall@1")
@@ -36,7 +37,10 @@ class Arguments:
 
 def main(arguments: Arguments) -> None:
     """Writes the table."""
-    models = {table_name(path.stem): read_results(path) for path in sorted(arguments.folder.glob("*.jsonl"))}
+    models = {
+        table_name(path.stem): {row.key: row for row in read_rows(path)}
+        for path in sorted(arguments.folder.glob("*.jsonl"))
+    }
     keys = list(dict.fromkeys(key for results in models.values() for key in results))
     text = io.StringIO()
     rows = csv.writer(text, lineterminator="\n")
@@ -58,9 +62,9 @@ def table_name(stem: str) -> str:
     return f"{generation.replace('mobileclip', 'MobileCLIP')}-{size}"
 
 
-def cell(result: SetResult | None, metric: str) -> str:
+def cell(row: Row | None, metric: str) -> str:
     """Empty where there is none."""
-    value = None if result is None else result.main if metric == MAIN else result.metrics[metric]
+    value = None if row is None else row.main if metric == MAIN else row.metrics[metric]
     return "" if value is None else f"{value:.6f}"
 
 
