@@ -297,6 +297,18 @@ def test_a_run_that_stays_not_finite_ends_and_its_saved_state_stands(tmp_path):
     assert_equal(again.state_dict(), undisturbed.state_dict())
 
 
+def test_no_state_is_saved_while_steps_are_skipped(tmp_path):
+    """Weights that give nothing but nan are no state to go on from: it would take the last good one's place."""
+    calls = []
+
+    def failing(loss, _):
+        calls.append(1)
+        return loss * (math.nan if 3 <= len(calls) <= 6 else 1.0)
+
+    _, _, _, states = run(tmp_path, objective=Target(failing))
+    assert list(states) == [2, 8]
+
+
 def test_a_gradient_that_is_not_finite_never_reaches_the_weights(tmp_path):
     model = toy()
     objective = Target(lambda loss, _: loss + (model.net[-1].bias * 0.0).sum().sqrt())

@@ -102,3 +102,12 @@ def test_a_run_of_two_ranks_goes_on_after_a_kill_bit_for_bit(reinforced, tmp_pat
     one, other = ((tmp_path / name / "checkpoint.safetensors").read_bytes() for name in ("whole", "killed"))
     assert one == other
     assert curve(tmp_path / "whole") == curve(tmp_path / "killed")
+
+
+def test_torchrun_and_its_processes_killed_at_random_steps_change_nothing(reinforced):
+    script = Path(__file__).parents[2] / "benchmarks" / "killed.py"
+    command = [sys.executable, str(script), "--data", str(reinforced), "--num-steps", "12", "--kills", "2"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.count("killed at step") == 2
+    assert "checkpoints: equal" in done.stdout

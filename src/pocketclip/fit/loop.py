@@ -163,7 +163,7 @@ def fit(
                 with meter.paused():
                     run.evaluate()
             stop = _anyone_asked(asked, ranks=ranks)
-            if stop or (run.step % loop.save_every == 0 and run.step < loop.num_steps):
+            if stop or run.is_worth_saving():
                 run.save()
             if stop:
                 raise StoppedError(
@@ -311,6 +311,11 @@ class _Run(Generic[BatchT]):
         """The average, or the weights themselves: whole; all processes take part."""
         weights = self.average.tensors if self.average else self.stepper.model.state_dict()
         return {name: whole(value).detach() for name, value in weights.items()}
+
+    def is_worth_saving(self) -> bool:
+        """Whether a state is due, and good: while steps are skipped, one from before may be the last good one."""
+        due = self.step % self.loop.save_every == 0 and self.step < self.loop.num_steps
+        return due and self.skipped_in_a_row == 0
 
     def save(self) -> None:
         """Hands the state to the first process's hook; all processes take part."""

@@ -215,5 +215,6 @@ def _cut(tokens_BL: np.ndarray) -> np.ndarray:
 
     Few lengths: a compiler has to see each, and matrices of eights are what accelerators are quick at.
     """
-    length = int(tokens_BL.any(axis=0).nonzero()[0].max()) + 1  # zeros come after the end, which is not zero
+    used_L = np.flatnonzero(tokens_BL.any(axis=0))  # zeros come after the end, which is not zero
+    length = int(used_L[-1]) + 1
     return np.ascontiguousarray(tokens_BL[:, : -(-length // 8) * 8])
