@@ -28,6 +28,7 @@ from pocketclip.cli.filter import Filter, Score
 from pocketclip.cli.finetune import Finetune
 from pocketclip.cli.hub import Upload
 from pocketclip.cli.plot import Plot
+from pocketclip.cli.probe import Probe
 from pocketclip.cli.published import Join, Publish
 from pocketclip.cli.shards import Pack, Reinforce
 from pocketclip.cli.terminal import drop_output, flush_output, readable_streams, say, sentence, who
@@ -53,6 +54,7 @@ _VERBS: Mapping[str, type] = {
     "finetune": Finetune,
     "plot": Plot,
     "evaluate": Evaluate,
+    "probe": Probe,
     "compare": Compare,
     "bench": Bench,
     "export": Export,
