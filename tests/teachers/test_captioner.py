@@ -25,6 +25,13 @@ from pocketclip.teachers.captioner import usable
         ({"top_k": 0}, "top_k"),
         ({"top_p": 0.0}, "top_p"),
         ({"top_p": 1.1}, "top_p"),
+        ({"min_length": 31}, "min_length must be 0 to max_length"),
+        ({"beams": 4}, "draws nothing: give temperature 0"),
+        ({"beams": 4, "beam_groups": 3, "temperature": 0.0, "num_captions": 1}, "multiple of beam_groups"),
+        ({"beams": 4, "temperature": 0.0}, "the same caption 5 times"),
+        ({"repetition_penalty": 0.0}, "repetition_penalty"),
+        ({"diversity_penalty": -1.0}, "diversity_penalty"),
+        ({"no_repeat_ngram": -1}, "no_repeat_ngram"),
     ],
 )
 def test_a_spec_that_makes_no_sense_is_refused(fields, message):
@@ -86,8 +93,8 @@ def test_any_function_can_make_a_captioner():
 @pytest.mark.parametrize(
     ("source", "message"),
     [
-        ("blip:base", "is none of open_clip:MODEL/PRETRAINED"),
-        ("some/file.safetensors", "is none of open_clip:MODEL/PRETRAINED"),
+        ("blip:base", "is none of a checkpoint FILE"),
+        ("some/file.safetensors", "does not exist, and is none of a checkpoint FILE"),
         (f"python:{__name__}:make_nothing", "returned a NoneType, which lacks name, digest"),
         (f"python:{__name__}:gone", "cannot be imported"),
     ],

@@ -1,4 +1,4 @@
-"""CoCa as a captioner: greedy is the plain argmax of the whole model, samples depend on their key and number alone."""
+"""CoCa as a captioner: greedy is the argmax of open_clip's model, samples depend on their key and number alone."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ import pytest
 import torch
 from PIL import Image
 
-from pocketclip.teachers import CaptionerSpec, build_captioner
+from pocketclip.checkpoint import Loaded, convert, create, from_open_clip, save
+from pocketclip.teachers import CaptionerSpec, build_captioner, captioner_coca
 from pocketclip.teachers.captioner import usable
 from pocketclip.teachers.captioner_coca import CocaCaptioner
 from pocketclip.teachers.open_clip_models import load_open_clip
@@ -74,6 +75,28 @@ def found(models):
     return found
 
 
+@pytest.fixture(scope="module")
+def loaded(found) -> Loaded:
+    return ours(found)
+
+
+def ours(found) -> Loaded:
+    """The same model as pocketclip runs it."""
+    values = {"model_cfg": found.facts["config"], "preprocess_cfg": found.preprocess.to_json()}
+    return from_open_clip(values, found.model.state_dict(), source="tiny-coca")
+
+
+def ending(found, *, bias: float) -> Loaded:
+    """The same, with an end of text that is as much likelier after whatever was written."""
+    loaded = ours(found)
+    with torch.no_grad():
+        loaded.model.decoder.norm.bias.zero_()
+        loaded.model.decoder.norm.bias[0] = 1000.0
+        loaded.model.decoder.head.weight[:, 0] = 0.0
+        loaded.model.decoder.head.weight[END, 0] = bias / 1000
+    return loaded
+
+
 def spec(**fields) -> CaptionerSpec:
     defaults = {
         "name": "coca",
@@ -115,8 +138,8 @@ def argmax_caption(model, transform, image: Image.Image) -> str:
     return " ".join(words.replace("�", "").split())
 
 
-def test_greedy_captions_are_the_argmax_of_the_whole_model(found):
-    captioner = CocaCaptioner(spec(**GREEDY), found)
+def test_greedy_captions_are_the_argmax_of_open_clips_model(found, loaded):
+    captioner = CocaCaptioner(spec(**GREEDY), loaded)
     transform = open_clip.transform.image_transform_v2(
         open_clip.transform.PreprocessCfg(**found.model.visual.preprocess_cfg), is_train=False
     )
@@ -125,58 +148,43 @@ def test_greedy_captions_are_the_argmax_of_the_whole_model(found):
     assert len(set(expected)) >= 4  # the pictures are seen
 
 
-def test_a_caption_ends_at_the_end_mark_and_is_cut_at_the_longest_length(found):
-    model = found.model
-    projection = model.text_decoder.text_projection.data.clone()
-    try:
-        for bias, length in ((1e4, 0), (-1e4, LENGTH)):
-            model.text_decoder.text_projection.data[:] = projection
-            model.text_decoder.text_projection.data[:, END] = 0
-            hook = model.text_decoder.register_forward_hook(
-                lambda module, inputs, output, bias=bias: output.index_add(
-                    2, torch.tensor([END]), torch.full((*output.shape[:2], 1), bias)
-                )
-            )
-            captioner = CocaCaptioner(spec(), found)
-            seen = captioner._see(pictures(2))
-            tokens_NL = captioner._write(seen, KEYS[:2])
-            hook.remove()
-            written = (tokens_NL[:, 1:] != END).sum(dim=1)
-            assert written.tolist() == [length] * 6
-            assert not (tokens_NL[:, 1:] == START).any()
-            assert not (tokens_NL == PADDING).any()
-            assert [captioner._text(row) == "" for row in tokens_NL.tolist()] == [length == 0] * 6
-    finally:
-        model.text_decoder.text_projection.data[:] = projection
+def test_captions_that_end_at_once_are_left_out_and_others_are_cut_at_the_longest_length(found):
+    assert CocaCaptioner(spec(), ending(found, bias=1e4)).caption(pictures(2), KEYS[:2]) == [(), ()]
+    endless = CocaCaptioner(spec(), ending(found, bias=-1e4))
+    assert [len(texts) for texts in endless.caption(pictures(2), KEYS[:2])] == [3, 3]
 
 
-def test_empty_captions_are_left_out(found):
-    hook = found.model.text_decoder.register_forward_hook(
-        lambda module, inputs, output: output.index_add(
-            2, torch.tensor([END]), torch.full((*output.shape[:2], 1), 1e4)
-        )
-    )
-    try:
-        assert CocaCaptioner(spec(), found).caption(pictures(2), KEYS[:2]) == [(), ()]
-    finally:
-        hook.remove()
+def test_a_caption_is_whole_unless_its_first_sentence_is_asked_for():
+    texts = ["a cat . it sits .", ". b", "no stop"]
+    assert spec().finished(texts) == ("a cat . it sits .", ". b", "no stop")
+    assert spec(first_sentence=True).finished(texts) == ("a cat", "no stop")
 
 
-@pytest.mark.parametrize("sampling", [{"top_p": 1.0}, {"top_k": 5, "temperature": 2.0}, {"top_p": 0.5}])
-def test_captions_do_not_depend_on_the_batch(found, sampling):
-    captioner = CocaCaptioner(spec(**sampling), found)
+@pytest.mark.parametrize(
+    "sampling",
+    [
+        {"top_p": 1.0},
+        {"top_k": 5, "temperature": 2.0},
+        {"top_p": 0.5},
+        {"temperature": 0.0, "beams": 6, "beam_groups": 3, "diversity_penalty": 2.0, "no_repeat_ngram": 2},
+    ],
+)
+def test_captions_do_not_depend_on_the_batch(loaded, monkeypatch, sampling):
+    captioner = CocaCaptioner(spec(**sampling), loaded)
     together = captioner.caption(pictures(6), KEYS)
     alone = [captioner.caption([image], [key])[0] for image, key in zip(pictures(6), KEYS, strict=True)]
     order = [3, 1, 5, 0, 4, 2]
     shuffled = captioner.caption([pictures(6)[i] for i in order], [KEYS[i] for i in order])
+    monkeypatch.setattr(captioner_coca, "_ROWS", 7)
+    assert captioner.caption(pictures(6), KEYS) == together  # two pictures at a time
     assert together == alone
     assert shuffled == [together[i] for i in order]
     assert len(set(together)) == 6
 
 
-def test_captions_depend_on_the_key_the_number_and_the_seed_and_repeat(found):
+def test_captions_depend_on_the_key_the_number_and_the_seed_and_repeat(loaded):
     def written(keys, **fields):
-        return CocaCaptioner(spec(**fields), found).caption(pictures(2), keys)
+        return CocaCaptioner(spec(**fields), loaded).caption(pictures(2), keys)
 
     base = written(KEYS[:2])
     torch.manual_seed(5)
@@ -190,23 +198,22 @@ def test_captions_depend_on_the_key_the_number_and_the_seed_and_repeat(found):
     assert [texts[:3] for texts in written(KEYS[:2], num_captions=5)] == base
 
 
-def test_no_pictures_no_captions(found):
-    assert CocaCaptioner(spec(), found).caption([], []) == []
+def test_no_pictures_no_captions(loaded):
+    assert CocaCaptioner(spec(), loaded).caption([], []) == []
 
 
 def test_logits_that_are_not_finite_name_the_sample(found):
-    calls = []
+    captioner = CocaCaptioner(spec(), ours(found))
+    plain = captioner._pixels
 
-    def diverge(module, inputs, output):
-        calls.append(1)
-        return output.index_fill(0, torch.tensor([4]), torch.nan) if len(calls) == 2 else output
+    def broken(images):
+        pixels = plain(images)
+        pixels[1] = torch.nan
+        return pixels
 
-    hook = found.model.text_decoder.register_forward_hook(diverge)
-    try:
-        with pytest.raises(ValueError, match="captioner coca gives logits .* for sample key1: its weights"):
-            CocaCaptioner(spec(), found).caption(pictures(2), KEYS[:2])
-    finally:
-        hook.remove()
+    captioner._pixels = broken
+    with pytest.raises(ValueError, match="captioner coca gives logits .* for sample key1: its weights"):
+        captioner.caption(pictures(3), KEYS[:3])
 
 
 # Building
@@ -235,10 +242,32 @@ def test_a_teacher_can_be_a_coca(found):
     assert teacher.encode_image(np.zeros((2, 32, 32, 3), np.uint8)).shape == (2, 16)
 
 
+def test_a_checkpoint_a_folder_and_open_clip_write_the_same(found, loaded, tmp_path):
+    save(tmp_path / "coca.safetensors", loaded.model, config=loaded.config, tokenizer=loaded.tokenizer)
+    convert(tmp_path / "coca.safetensors", tmp_path / "folder", to="open_clip")
+    expected = CocaCaptioner(spec(), loaded).caption(pictures(3), KEYS[:3])
+    for source in (
+        str(tmp_path / "coca.safetensors"),
+        str(tmp_path / "folder"),
+        f"open_clip:{tmp_path / 'folder'}",
+    ):
+        captioner = build_captioner(spec(source=source))
+        assert captioner.caption(pictures(3), KEYS[:3]) == expected
+    assert captioner.describe()["library"] == "pocketclip"
+
+
+def test_a_checkpoint_that_writes_nothing_is_told(tmp_path):
+    clip = create("pocketclip_tiny")
+    save(tmp_path / "clip.safetensors", clip.model, config=clip.config, tokenizer=clip.tokenizer)
+    with pytest.raises(ValueError, match="clip.safetensors is a Clip and cannot write: give a CoCa"):
+        build_captioner(spec(source=str(tmp_path / "clip.safetensors")))
+
+
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
         ({"source": "open_clip:RN50/random"}, "open_clip:RN50/random is a CLIP and cannot write"),
+        ({"source": "gone.safetensors"}, "'gone.safetensors' does not exist, and is none of"),
         ({"source": "open_clip:coca_nothing/random"}, "nor MODEL/PRETRAINED"),
         ({"max_length": 13}, "max_length 13 is beyond the model's 12 tokens"),
     ],

@@ -7,9 +7,10 @@ from pocketclip.checkpoint.interpolate import interpolate
 from pocketclip.checkpoint.loaded import CheckpointConfig, Loaded, create, variant_config
 from pocketclip.checkpoint.records import structure, unstructure
 from pocketclip.checkpoint.state import load_state, save_state
-from pocketclip.checkpoint.store import load, save
+from pocketclip.checkpoint.store import from_open_clip, load, save
 from pocketclip.models.captioner import Captioner, CaptionerConfig
 from pocketclip.models.generate import NotFiniteError, Style, Writer
+from pocketclip.models.generate_choice import choose, noise
 
 __all__ = [
     "Captioner",
@@ -20,11 +21,14 @@ __all__ = [
     "NotFiniteError",
     "Style",
     "Writer",
+    "choose",
     "convert",
     "create",
+    "from_open_clip",
     "interpolate",
     "load",
     "load_state",
+    "noise",
     "save",
     "save_state",
     "structure",

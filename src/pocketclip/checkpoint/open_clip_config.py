@@ -262,17 +262,24 @@ def read_open_clip(path: Path) -> tuple[CheckpointConfig, tuple[str, ...]]:
         values = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise ValueError(f"{path} is not JSON ({error}): copy or download it again") from None
-    top = _record(values, where=f"{path}:")
-    model = _fields(top.get("model_cfg"), _MODEL_FIELDS, where=f"{path}: model_cfg")
-    preprocess = _fields(top.get("preprocess_cfg") or {}, _PREPROCESS_FIELDS, where=f"{path}: preprocess_cfg")
+    return understand(values, where=str(path))
+
+
+def understand(values: object, *, where: str) -> tuple[CheckpointConfig, tuple[str, ...]]:
+    """As `read_open_clip`, of the values that such a file holds; `where` they are from is in the sentences."""
+    top = _record(values, where=f"{where}:")
+    model = _fields(top.get("model_cfg"), _MODEL_FIELDS, where=f"{where}: model_cfg")
+    preprocess = _fields(
+        top.get("preprocess_cfg") or {}, _PREPROCESS_FIELDS, where=f"{where}: preprocess_cfg"
+    )
     writes = model.get("multimodal_cfg") is not None
     vision_fields, text_fields = (
         (_POOLED_VISION_FIELDS, _CLASS_TEXT_FIELDS) if writes else (_VISION_FIELDS, _TEXT_FIELDS)
     )
-    vision = _fields(model.get("vision_cfg"), vision_fields, where=f"{path}: vision_cfg")
-    text = _fields(model.get("text_cfg"), text_fields, where=f"{path}: text_cfg")
+    vision = _fields(model.get("vision_cfg"), vision_fields, where=f"{where}: vision_cfg")
+    text = _fields(model.get("text_cfg"), text_fields, where=f"{where}: text_cfg")
     if writes:
-        _fields(model["multimodal_cfg"], _DECODER_FIELDS, where=f"{path}: multimodal_cfg")
+        _fields(model["multimodal_cfg"], _DECODER_FIELDS, where=f"{where}: multimodal_cfg")
     notes = []
     if text.get("hf_tokenizer_name"):
         notes.append(
@@ -282,9 +289,9 @@ def read_open_clip(path: Path) -> tuple[CheckpointConfig, tuple[str, ...]]:
     try:
         config = _structured(model, vision, text, preprocess)
     except KeyError as error:
-        raise ValueError(f"{path} lacks the field {error}") from None
+        raise ValueError(f"{where} lacks the field {error}") from None
     except (ValueError, TypeError) as error:
-        raise ValueError(f"{path} describes no model that can be made here: {error}") from None
+        raise ValueError(f"{where} describes no model that can be made here: {error}") from None
     return config, tuple(notes)
 
 

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from pocketclip.checkpoint.foreign import Foreign, read_foreign
-from pocketclip.checkpoint.foreign_keys import our_tensors
+from pocketclip.checkpoint.foreign_keys import MisfitError, our_tensors, to_ours
 from pocketclip.checkpoint.layout import write_safetensors
 from pocketclip.checkpoint.loaded import (
     CheckpointConfig,
@@ -31,6 +31,7 @@ from pocketclip.checkpoint.loaded import (
     variant_config,
 )
 from pocketclip.checkpoint.misfit import listed, misfits
+from pocketclip.checkpoint.open_clip_config import understand
 from pocketclip.checkpoint.records import structure
 from pocketclip.checkpoint.weights import file_kind, read_safetensors, safetensors_header
 from pocketclip.data.preprocess import Preprocess
@@ -144,6 +145,27 @@ def from_foreign(foreign: Foreign, *, source: str) -> Loaded:
     }
     config = replace(foreign.config, run={"converted": origin})
     return assemble(foreign.state, config=config, tokenizer=Tokenizer(config.tokenizer))
+
+
+def from_open_clip(values: Mapping[str, Any], state: Mapping[str, Tensor], *, source: str) -> Loaded:
+    """The model of open_clip that a process has in memory.
+
+    Args:
+        values: what an open_clip_config.json would say of it (`model_cfg`, `preprocess_cfg`).
+        state: its tensors under open_clip's names; they are copied.
+        source: where it is from.
+
+    Raises:
+        ValueError: pocketclip has no such model, or the tensors are not those of the configuration.
+    """
+    config, notes = understand(values, where=source)
+    try:
+        tensors = to_ours(state, config=config.model, layout="open_clip")
+    except MisfitError as error:
+        raise ValueError(f"{source} is not what its configuration says: {error}") from None
+    origin = {"file": source, "layout": "open_clip", "variant": None, "notes": list(notes)}
+    config = replace(config, run={"converted": origin})
+    return assemble(tensors, config=config, tokenizer=Tokenizer(config.tokenizer))
 
 
 def is_own(path: Path) -> bool:

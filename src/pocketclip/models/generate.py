@@ -124,6 +124,8 @@ class Writer:
             raise ValueError(f"max_length {style.max_length} is beyond the model's {longest} tokens")
         if style.temperature > 0 and len(seeds) != pictures:
             raise ValueError(f"{pictures} pictures need as many seeds, got {len(seeds)}")
+        if not pictures:
+            return []
         each = style.beams if style.beams > 1 else style.num_captions
         if self._linears is None:
             self._linears = Linears(rows=pictures * each)

@@ -148,15 +148,15 @@ def choose(
     if top_k is not None and top_k < logits_NV.shape[1]:
         logits_NV = logits_NV.masked_fill(~_likeliest(logits_NV, top_k), -torch.inf)
     below_NV = (logits_NV.amax(dim=-1, keepdim=True) - logits_NV) / temperature
-    row = _Row(share_NV=(-below_NV).exp(), interval_NV=_interval(below_NV))
+    row = _Row(below_NV)
     target_N = uniform_N.double() * row.total_N
     if top_p < 1.0:
         last_N, reached_N = row.find(top_p * row.total_N, inclusive=True)
         target_N = uniform_N.double() * reached_N
     chosen_N, _ = row.find(target_N, inclusive=False)
     if top_p < 1.0:  # rounding may leave the cut by one token
-        share_N, least_N = (row.share_NV.gather(1, token[:, None])[:, 0] for token in (chosen_N, last_N))
-        chosen_N = torch.where(share_N < least_N, last_N, chosen_N)
+        place_N, most_N = (below_NV.gather(1, token[:, None])[:, 0] for token in (chosen_N, last_N))
+        chosen_N = torch.where(place_N > most_N, last_N, chosen_N)
     return chosen_N
 
 
@@ -164,17 +164,18 @@ class _Row:
     """Rows of tokens in falling order of their shares, without sorting them.
 
     Args:
-        share_NV: float32, what each token has of probability, in any unit.
-        interval_NV: int64, rising while shares fall.
+        below_NV: float32, how far the logarithm of each token's share is below the row's largest.
     """
 
-    def __init__(self, *, share_NV: Tensor, interval_NV: Tensor) -> None:
-        self.share_NV = share_NV
-        self.interval_NV = interval_NV
-        num = len(share_NV)
-        place_NV = interval_NV + _INTERVALS * torch.arange(num, device=share_NV.device)[:, None]
-        mass = torch.zeros(num * _INTERVALS, dtype=torch.float64, device=share_NV.device)
-        mass_NK = mass.index_add_(0, place_NV.flatten(), share_NV.flatten().double()).view(num, _INTERVALS)
+    def __init__(self, below_NV: Tensor) -> None:
+        self._below_NV = below_NV
+        self._share_NV = (-below_NV).exp()
+        self._interval_NV = (below_NV * _PER_LOGARITHM).clamp(max=_INTERVALS - 1).long()
+        num = len(below_NV)
+        place_NV = self._interval_NV + _INTERVALS * torch.arange(num, device=below_NV.device)[:, None]
+        mass = torch.zeros(num * _INTERVALS, dtype=torch.float64, device=below_NV.device)
+        mass.index_add_(0, place_NV.flatten(), self._share_NV.flatten().double())
+        mass_NK = mass.view(num, _INTERVALS)
         self._reached_NK = mass_NK.cumsum(dim=1)
         self._last_N = _INTERVALS - 1 - (mass_NK.flip(1) > 0).int().argmax(dim=1)
         self.total_N = self._reached_NK[:, -1]
@@ -192,11 +193,11 @@ class _Row:
         interval_N = torch.minimum(under_NK.sum(dim=1), self._last_N)
         before_N = self._reached_NK.gather(1, (interval_N - 1).clamp(min=0)[:, None])[:, 0]
         before_N = before_N.where(interval_N > 0, 0.0)
-        is_there_NV = (self.interval_NV == interval_N[:, None]) & (self.share_NV > 0)
+        is_there_NV = (self._interval_NV == interval_N[:, None]) & (self._share_NV > 0)
         row, token = is_there_NV.nonzero(as_tuple=True)
-        by_share = self.share_NV[row, token].argsort(descending=True, stable=True)
-        order = by_share[row[by_share].argsort(stable=True)]
-        token, share = token[order], self.share_NV[row, token][order].double()
+        by_share = self._below_NV[row, token].argsort(stable=True)
+        token = token[by_share[row[by_share].argsort(stable=True)]]
+        share = self._share_NV[row, token].double()
         num_N = torch.bincount(row, minlength=len(target_N))
         first_N = num_N.cumsum(0) - num_N
         summed = share.cumsum(0)
@@ -206,11 +207,6 @@ class _Row:
         num_under_N = torch.zeros_like(num_N).index_add_(0, row, under.long())
         found_N = first_N + torch.minimum(num_under_N, num_N - 1)
         return token[found_N], reached[found_N]
-
-
-def _interval(below_NV: Tensor) -> Tensor:
-    """Which of the intervals a token is in, by how far its logarithm is below the row's largest."""
-    return (below_NV * _PER_LOGARITHM).clamp(max=_INTERVALS - 1).long()
 
 
 def _likeliest(logits_NV: Tensor, num: int) -> Tensor:
