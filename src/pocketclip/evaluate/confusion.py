@@ -141,7 +141,7 @@ def _write_pairs(
         times = int(wrong[row, column])
         if not times:
             break
-        text = f"{times} of {int(matrix_CC[row].sum())}   {names[row]}  →  {names[column]}"
+        text = f"{times} of {int(matrix_CC[row].sum())} {names[row]}: taken for {names[column]}"
         draw.text((left, top + 6 + 24 * line), ellipsis(text, font(13), width), FADED, font(13))
 
 

@@ -266,7 +266,7 @@ def _associations(items: Sequence[Item], images_ND: NDArray[np.float32], texts: 
     for i in range(len(cues)):
         belongs, near = right[instance == i].astype(bool), cosine[instance == i]
         chosen = np.zeros(len(near), dtype=bool)
-        chosen[np.argsort(near)[len(near) - belongs.sum() :]] = True
+        chosen[np.argsort(near, kind="stable")[len(near) - belongs.sum() :]] = True
         either = (belongs | chosen).sum()
         jaccard[i] = (belongs & chosen).sum() / either if either else 0.0
     metrics: dict[str, float | None] = {"avg_jaccard_score": float(jaccard.mean())}

@@ -95,7 +95,7 @@ def _tars(folder: Path) -> list[Path]:
     lost = [path for path in tars if not path.is_file()]
     if lost:
         raise ValueError(
-            f"{lost[0]} is missing, one of {len(lost)} of {len(tars)} shards: fetch the folder again"
+            f"{lost[0]} is missing ({len(lost)} of {len(tars)} shards are): fetch the folder again"
         )
     return tars
 
