@@ -17,6 +17,7 @@ import tyro
 from tyro.conf import subcommand
 
 from pocketclip.cli.bench import Bench
+from pocketclip.cli.caption import Caption
 from pocketclip.cli.checks import Inspect, Verify
 from pocketclip.cli.compare import Compare
 from pocketclip.cli.convert import Convert
@@ -46,6 +47,7 @@ _VERBS: Mapping[str, type] = {
     "score": Score,
     "filter": Filter,
     "reinforce": Reinforce,
+    "caption": Caption,
     "join": Join,
     "publish": Publish,
     "verify": Verify,

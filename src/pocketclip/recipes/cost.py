@@ -18,7 +18,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from pocketclip.checkpoint.blank import blank
 from pocketclip.models.clip import ClipConfig
-from pocketclip.models.variants import variant
+from pocketclip.models.variants import CAPTIONERS, variant
 from pocketclip.models.vit import ViTConfig
 from pocketclip.train import TrainConfig
 
@@ -53,16 +53,39 @@ def run_cost(config: TrainConfig) -> RunCost:
         raise ValueError(
             f"recipe {config.name} names no variant: its cost depends on the checkpoint it starts from"
         )
-    captions = (config.objective.caption_weight > 0.0) + (config.objective.synthetic_weight > 0.0)
     row = variant(config.variant)
-    image = _image_macs(row.model, image_px=config.stream.image_px or row.image_px)
-    text = _text_macs(row.model, length=config.context_length or row.model.text.context_length)
+    size = config.stream.image_px or row.image_px
+    length = config.context_length or row.model.text.context_length
+    sample = (
+        _captioner_macs(row.model, image_px=size, length=length)
+        if row.name in CAPTIONERS
+        else _image_macs(row.model, image_px=size)
+        + _num_captions(config) * _text_macs(row.model, length=length)
+    )
     passes = 4 if config.gradient_checkpointing else 3
     num_samples = config.loop.num_steps * config.samples_per_step()
-    flop = 2.0 * passes * num_samples * (image + captions * text)
+    flop = 2.0 * passes * num_samples * sample
     device = "cuda" if config.device == "cuda" else "cpu"
     speed = GPU_FLOP_PER_S if device == "cuda" else CPU_FLOP_PER_S
     return RunCost(num_samples=num_samples, flop=flop, hours=flop / speed / 3600, device=device)
+
+
+def _num_captions(config: TrainConfig) -> int:
+    """Kinds of caption that a student reads of every sample."""
+    return (config.objective.caption_weight > 0.0) + (config.objective.synthetic_weight > 0.0)
+
+
+def _captioner_macs(model: ClipConfig, *, image_px: int, length: int) -> int:
+    """Multiply-accumulates of a picture and its caption, both decoders and the words' logits included."""
+    image = replace(model.image, image_px=image_px) if isinstance(model.image, ViTConfig) else model.image
+    sized = replace(model, image=image, text=replace(model.text, context_length=length))
+    counter = FlopCounterMode(display=False)
+    with counter, torch.no_grad():
+        blank(sized).eval()(
+            torch.empty(1, 3, image_px, image_px, device="meta"),
+            torch.empty(1, length, dtype=torch.int64, device="meta"),
+        )
+    return counter.get_total_flops() // 2
 
 
 def _image_macs(model: ClipConfig, *, image_px: int) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from pocketclip.models.variants import variant
+from pocketclip.models.variants import CAPTIONERS, variant
 from pocketclip.models.vit import ViTConfig
 from pocketclip.train import TrainConfig
 
@@ -19,6 +19,7 @@ def debug(config: TrainConfig) -> TrainConfig:
         config,
         name=f"{room}.debug_{name}",
         variant=_tiny(config.variant),
+        start=None,
         device="cpu",
         global_batch=_NUM_SAMPLES if shared else None,
         stream=replace(
@@ -46,4 +47,6 @@ def _tiny(name: str | None) -> str:
     row = variant(name)
     if row.name.startswith("pocketclip_tiny"):
         return row.name
+    if row.name in CAPTIONERS:
+        return "pocketclip_tiny_captioner"
     return "pocketclip_tiny_vit" if isinstance(row.model.image, ViTConfig) else "pocketclip_tiny"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Callable, Mapping
 
-from pocketclip.recipes import emoji, mobileclip, mobileclip2
+from pocketclip.recipes import captioner, emoji, mobileclip, mobileclip2
 from pocketclip.recipes.debug import debug
 from pocketclip.train import TrainConfig
 
@@ -14,6 +14,11 @@ _MADE: Mapping[str, Callable[[], TrainConfig]] = {
     "emoji.teacher_vit": emoji.teacher_vit,
     "emoji.student_plain": emoji.student_plain,
     "emoji.student_reinforced": emoji.student_reinforced,
+    "captioner.pretrain": captioner.pretrain,
+    "captioner.finetune": captioner.finetune,
+    "captioner.finetune_255": captioner.finetune_255,
+    "captioner.emoji_pretrain": captioner.emoji_pretrain,
+    "captioner.emoji_finetune": captioner.emoji_finetune,
     "mobileclip2.s0": mobileclip2.s0,
     "mobileclip2.s2": mobileclip2.s2,
     "mobileclip2.b": mobileclip2.b,
