@@ -5,8 +5,8 @@
     .venv/bin/python benchmarks/filter.py overhead /tmp/overhead --model open_clip:ViT-B-32/random
 
 `select` filters with `--top score/dfn=20%`, keys alone, and prints seconds and the largest resident memory. `overhead`
-encodes the same pictures and captions in a bare loop (decode, resize, both towers, batches of the same size, decoding in
-as many threads) and with `score`, in turn, and prints both.
+encodes the same pictures and captions in a bare loop (decode, resize, both towers, batches of the same size, decoding
+in as many threads) and with `score`, in turn, and prints both.
 """
 
 from __future__ import annotations

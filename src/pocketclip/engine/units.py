@@ -262,7 +262,13 @@ def _plan_packed(place: Place, index: ShardIndex, *, splits: Sequence[str]) -> P
                     f"it was cut or changed; pack or copy the folder again"
                 )
             units.append(
-                Unit(name=entry.file, kind="packed", file=entry.file, num_bytes=size, sha256=entry.sha256)
+                Unit(
+                    name=PurePosixPath(entry.file).with_suffix(".tar").as_posix(),  # a part becomes a shard
+                    kind="packed",
+                    file=entry.file,
+                    num_bytes=size,
+                    sha256=entry.sha256,
+                )
             )
     taken_over = [index.source, dict(index.licences), index.attribution]
     return Plan(

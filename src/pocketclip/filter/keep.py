@@ -17,14 +17,14 @@ from pocketclip.data.sample import JsonValue, Sample
 from pocketclip.data.shard import ShardReader
 from pocketclip.filter.config import FilterConfig
 from pocketclip.filter.decide import Decision, decide
+from pocketclip.filter.language import SCRIPT_CODES
 from pocketclip.filter.report import Example, Spread, choose_examples, report_json, spreads
 from pocketclip.filter.scores import Pool
 from pocketclip.filter.sheet import draw_sheet
-from pocketclip.filter.write import KEYS_FILE, Sources, joined_index, write_keys, write_parts, write_shards
+from pocketclip.filter.write import Sources, joined_index, write_keys, write_parts, write_shards
 
 REPORT_FILE, PAGE_FILE, SHEET_FILE = "report.json", "report.html", "sheet.png"
 _BEGUN = ".filtering"
-_OURS = (_BEGUN, KEYS_FILE, REPORT_FILE, PAGE_FILE, SHEET_FILE)
 
 
 def filter_pool(scores: Sequence[Path], out: Path, *, config: FilterConfig) -> Decision:
@@ -48,8 +48,11 @@ def filter_pool(scores: Sequence[Path], out: Path, *, config: FilterConfig) -> D
     pool = Pool([Path(folder) for folder in scores], split=config.split)
     sources = None if config.output == "ids" else Sources(pool, split=config.split)
     described = _described(pool, config)
-    _claim(out, digest=str(described["digest"]))
+    _check_free(out, digest=str(described["digest"]))
+    _check_languages(pool, config)
     decision = decide(pool, config)
+    with publish_file(out / _BEGUN) as file:
+        file.write(str(described["digest"]).encode())
     write_keys(pool, decision, out)
     spread = spreads(pool, decision)
     examples = _examples(pool, decision, spread, config=config)
@@ -118,7 +121,7 @@ def _described(pool: Pool, config: FilterConfig) -> dict[str, JsonValue]:
     return {"verb": "filter", "digest": digest, "filter": content}
 
 
-def _claim(out: Path, *, digest: str) -> None:
+def _check_free(out: Path, *, digest: str) -> None:
     """Makes sure that the folder is empty, or this filtering's."""
     if (out / _BEGUN).is_file():
         begun = (out / _BEGUN).read_text(encoding="utf-8")
@@ -137,8 +140,18 @@ def _claim(out: Path, *, digest: str) -> None:
         raise ValueError(
             f"{out} was filtered by other rules or from other scores: choose another folder, or delete this one"
         )
-    with publish_file(out / _BEGUN) as file:
-        file.write(digest.encode())
+
+
+def _check_languages(pool: Pool, config: FilterConfig) -> None:
+    """ValueError when a rule names a language that the scores cannot tell."""
+    asked = [code for rule in config.rules if rule.column == "language" for code in map(str, rule.values)]
+    untold = [code for code in asked if code not in SCRIPT_CODES]
+    for folder, index in zip(pool.folders, pool.indexes, strict=True):
+        if untold and index.config.get("languages_by") == "script":
+            raise ValueError(
+                f"{folder} was scored without py3langid, by scripts alone, and does not tell {untold[0]!r} from other "
+                "languages of its script: pip install 'pocketclip[filter]', and score again into another folder"
+            )
 
 
 def _by(spread: Sequence[Spread], config: FilterConfig) -> str | None:

@@ -35,6 +35,9 @@ _OF_SCRIPT = {
 _SEVERAL = {"LATIN": "latn", "CYRILLIC": "cyrl", "ARABIC": "arab", "DEVANAGARI": "deva", "BENGALI": "beng"}
 """Scripts of many languages: their ISO 15924 codes stand for a language that is not told."""
 
+SCRIPT_CODES = frozenset([*_OF_SCRIPT.values(), *_SEVERAL.values(), UNKNOWN])
+"""What can be told by script alone."""
+
 
 def find_detector(among: Sequence[str] = ()) -> tuple[str, Callable[[str], str]]:
     """What tells languages here: its name with its version, and a function from a caption to a code.

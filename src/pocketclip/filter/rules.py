@@ -15,7 +15,7 @@ import numpy as np
 from pocketclip.filter.language import UNKNOWN, code_number
 
 Operator = Literal[">=", "<=", "!=", ">", "<", "="]
-_TEXT = re.compile(r"\s*([\w/.-]+)\s*(>=|<=|!=|>|<|=)\s*(.+?)\s*")
+_TEXT = re.compile(r"\s*([\w/.-]+)\s*(>=|<=|!=|>|<|=)\s*([^<>=!\s].*?)\s*")
 _ORDER: Mapping[str, Callable[[np.ndarray, np.float64], np.ndarray]] = {
     ">=": operator.ge,
     "<=": operator.le,

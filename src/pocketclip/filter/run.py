@@ -8,7 +8,7 @@ import os
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, fields, replace
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
 from pocketclip.data.index import ShardIndex
@@ -72,7 +72,9 @@ def score(
     kinds = {unit.kind for unit in plan.units}
     if config.stored and kinds != {"packed"}:
         raise ValueError(f"{data} is not reinforced: stored embeddings are in reinforced shards alone")
-    units = [replace(unit, name=f"{unit.name.removesuffix('.tar')}{SUFFIX}") for unit in plan.units]
+    units = [
+        replace(unit, name=PurePosixPath(unit.name).with_suffix(SUFFIX).as_posix()) for unit in plan.units
+    ]
     threads = settled_threads(target, verb=VERB, engine=engine, asked=config.num_threads)
     config = replace(config, num_threads=threads)
     place = plan.place.url

@@ -133,9 +133,14 @@ class Pool:
             raise ValueError(f"{self.folders[0]} has no sample in split {split!r}")
 
     def columns(self) -> list[str]:
-        """Names of the columns that the first file has, for messages and choices."""
-        with open_tables(self.files[0].path) as tables:
-            return sorted(tables)
+        """Names of the columns that all folders have, by their first files."""
+        found: set[str] | None = None
+        for number in range(len(self.folders)):
+            first = next((file for file in self.files if file.pool == number), None)
+            if first is not None:
+                with open_tables(first.path) as tables:
+                    found = set(tables) if found is None else found & set(tables)
+        return sorted(found or ())
 
     def chunks(self, names: Sequence[str]) -> Iterator[Chunk]:
         """Columns of all files, one file after the other; copies, which outlive the file.

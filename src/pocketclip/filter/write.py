@@ -8,7 +8,7 @@ import hashlib
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 
@@ -190,7 +190,7 @@ def _rows(file: ScoreFile, decision: Decision) -> np.ndarray:
 
 
 def _stem(file: str) -> str:
-    return file.removesuffix(SUFFIX).removesuffix(".tar")
+    return PurePosixPath(file).with_suffix("").as_posix()
 
 
 def _name(file: ScoreFile, pool: Pool, split: str) -> str:

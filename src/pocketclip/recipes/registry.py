@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Callable, Mapping
 
-from pocketclip.recipes import captioner, emoji, mobileclip, mobileclip2
+from pocketclip.recipes import ablation, captioner, dfn, emoji, mobileclip, mobileclip2
 from pocketclip.recipes.debug import debug
 from pocketclip.train import TrainConfig
 
@@ -14,6 +14,16 @@ _MADE: Mapping[str, Callable[[], TrainConfig]] = {
     "emoji.teacher_vit": emoji.teacher_vit,
     "emoji.student_plain": emoji.student_plain,
     "emoji.student_reinforced": emoji.student_reinforced,
+    "ablation.plain": ablation.plain,
+    "ablation.reinforced": ablation.reinforced,
+    "ablation.lambda_half": ablation.lambda_half,
+    "ablation.lambda_one": ablation.lambda_one,
+    "ablation.synthetic": ablation.synthetic,
+    "ablation.both": ablation.both,
+    "dfn.b": dfn.b,
+    "dfn.b_finetune": dfn.b_finetune,
+    "dfn.emoji_pretrain": dfn.emoji_pretrain,
+    "dfn.emoji": dfn.emoji,
     "captioner.pretrain": captioner.pretrain,
     "captioner.finetune": captioner.finetune,
     "captioner.finetune_255": captioner.finetune_255,
@@ -55,9 +65,9 @@ def recipe(name: str) -> TrainConfig:
     Raises:
         ValueError: unknown name; the message lists close ones.
     """
+    name = name.removeprefix("recipes.")
     if name not in RECIPES:
         close = difflib.get_close_matches(name, RECIPES, n=3)
         guess = f"did you mean {' or '.join(close)}? " if close else ""
         raise ValueError(f"unknown recipe {name!r}: {guess}`pocketclip train --list` lists all")
     return RECIPES[name]()
-    name = name.removeprefix("recipes.")
