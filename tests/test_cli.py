@@ -28,11 +28,13 @@ Cli = Callable[
 ]  # the fixtures `cli` and `run_python`; they give a record with code, out, err, sentence()
 
 VERBS = (
-    *("pack", "reinforce", "join", "publish", "verify", "inspect"),
+    *("pack", "score", "filter", "reinforce", "join", "publish", "verify", "inspect"),
     *("train", "finetune", "plot", "evaluate", "export"),
     *("index", "search", "describe", "upload", "demo"),
 )
 TORCH_VERBS = {
+    "score": ("data", "out", "--teacher", "a=a.safetensors"),
+    "filter": ("scores", "out"),
     "reinforce": ("data", "out", "--teacher", "a=a.safetensors"),
     "train": ("--list",),
     "finetune": ("--data", "data", "--from", "a.safetensors", "--out", "out"),
