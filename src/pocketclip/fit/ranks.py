@@ -152,13 +152,15 @@ def spread(model: nn.Module, *, ranks: Ranks, parallel: Parallel, units: Iterabl
         fully_shard(model, ignored_params=scalars)
         return model
     cuda = next(model.parameters()).device.type == "cuda"
-    return DistributedDataParallel(
+    runner = DistributedDataParallel(
         model,
         device_ids=[ranks.local_rank] if cuda else None,
         gradient_as_bucket_view=True,
-        # Every process has the same buffers, or only the first one's are ever kept: none are worth sending.
-        broadcast_buffers=False,
     )
+    # Every process has the same buffers, or only the first one's are ever kept: none are worth sending. The argument of
+    # the constructor has two names by now; the attribute has one.
+    runner.broadcast_buffers = False
+    return runner
 
 
 @contextmanager
