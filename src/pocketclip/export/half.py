@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 
 import numpy as np
@@ -59,12 +60,13 @@ def to_half(tower: nn.Module, inputs: Tensor) -> tuple[nn.Module, tuple[str, ...
             f"the tower's own output reaches {largest['']:.0f}, too much for float16: export it in bf16 or fp32"
         )
     names = _islands(tower, "", largest)
+    if "" in names:
+        return tower, ("all",)
+    exact = {name: copy.deepcopy(tower.get_submodule(name)) for name in names}  # weights may overflow as well
     tower.half()
-    for name in names:
-        if not name:
-            return tower.float(), ("all",)
+    for name, module in exact.items():
         parent, _, child = name.rpartition(".")
-        setattr(tower.get_submodule(parent), child, FloatIsland(tower.get_submodule(name).float()))
+        setattr(tower.get_submodule(parent), child, FloatIsland(module))
     return HalfInput(tower), tuple(names)
 
 

@@ -11,19 +11,18 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from pocketclip.checkpoint import Loaded, load
+from pocketclip.checkpoint import Loaded, load, save
 from pocketclip.data.publish import publish_folder
 from pocketclip.data.sample import JsonValue
 from pocketclip.export.card import CARD_FILE, write_card
 from pocketclip.export.config import CALIBRATED, ExportConfig
 from pocketclip.export.judge import Judge, sit
-from pocketclip.export.layers import compare_layers
 from pocketclip.export.pairs import Pairs
 from pocketclip.export.parity import measure
 from pocketclip.export.probes import Probes
 from pocketclip.export.report import LayerDifference, ParityError, ParityReport, require
 from pocketclip.export.targets import target_module
-from pocketclip.export.towers import TowerRequest, build_tower
+from pocketclip.export.towers import CannotRunError, TowerRequest, build_tower
 from pocketclip.models import VARIANTS
 from pocketclip.runtime import ExportedModel, Manifest
 from pocketclip.runtime.manifest import MANIFEST_FILE, describe_file, write_manifest
@@ -35,10 +34,6 @@ LABELS_FILE = "labels.txt"
 _CARRIED = 4  # probes that the folder carries
 _LAYERS = 5  # that a report names
 _EXPLAINED = ("onnx", "web", "openvino")  # targets whose layers can be compared
-
-
-class CannotRunError(RuntimeError):
-    """Nothing on this machine runs what was written; its numbers are not known."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -180,6 +175,8 @@ def _measure(judge: Judge, folder: Path, *, config: ExportConfig) -> ParityRepor
     )
     if report.passed or config.target not in _EXPLAINED:
         return report
+    from pocketclip.export.layers import compare_layers  # these targets' extras bring onnx
+
     to_blame: list[LayerDifference] = []
     for role in dict.fromkeys([*(entry.tower for entry in report.failures), *config.towers]):
         inputs = _inputs(judge.loaded, judge.probes, role=role, num=8)
@@ -228,6 +225,8 @@ def write_towers(
                 tower=tower,
                 example=example,
                 plain=partial(judge.traced, role, pixels=config.pixels, opset=config.opset),
+                save=partial(_save, loaded),
+                pixels=config.pixels,
                 folder=folder,
                 precision=config.precision,
                 opset=config.opset,
@@ -309,6 +308,10 @@ def _inputs(loaded: Loaded, probes: Probes, *, role: str, num: int) -> npt.NDArr
     return (
         np.stack([loaded.config.preprocess.pixels(image) for image in images]) if images else np.empty((0,))
     )
+
+
+def _save(loaded: Loaded, path: Path) -> None:
+    save(path, loaded.model, config=loaded.config, tokenizer=loaded.tokenizer)
 
 
 def _require_finite(loaded: Loaded) -> None:

@@ -113,7 +113,7 @@ def _export_one(judge: Judge, folder: Path, *, config: ExportConfig, material: M
         target=config.target,
         precision=config.precision,
         verdict="passed" if report.passed else "failed" if report.was_run else "not run",
-        num_megabytes=sum(path.stat().st_size for path in folder.iterdir()) / _MEGABYTE,
+        num_megabytes=sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) / _MEGABYTE,
         latency_ms=_latency_ms(folder, config=config) if report.was_run else {},
         report=report,
     )

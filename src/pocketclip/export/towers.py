@@ -27,6 +27,10 @@ INPUT_NAMES = {"image": "pixels", "text": "tokens"}
 OUTPUT_NAME = "unit_embed"
 
 
+class CannotRunError(RuntimeError):
+    """Nothing on this machine runs what was written; its numbers are not known."""
+
+
 class UnitNormTower(nn.Module):
     """A tower followed by the scaling of its embeddings to length 1, in float32."""
 
@@ -72,6 +76,8 @@ class TowerRequest:
         tower: folded, in eval mode, with its unit norm.
         example: an input [2, ...].
         plain: gives it as float32 ONNX, which is traced once and not to be changed.
+        save: writes the whole checkpoint into a file, for those that trace it elsewhere.
+        pixels: what an image tower takes, "float32" or "uint8".
         folder: where its files go.
         precision: of weights and arithmetic.
         opset: ONNX operator set.
@@ -83,6 +89,8 @@ class TowerRequest:
     tower: nn.Module
     example: Tensor
     plain: Callable[[], Path]
+    save: Callable[[Path], object]
+    pixels: str
     folder: Path
     precision: Precision
     opset: int

@@ -122,8 +122,8 @@ class Manifest:
 
 
 def describe_file(path: Path) -> ExportedFile:
-    """Name, size and hash of a file."""
-    return ExportedFile(name=path.name, num_bytes=path.stat().st_size, sha256=sha256_file(path))
+    """Name, size and hash of a file; of a folder (an .mlpackage) those of all that it holds."""
+    return ExportedFile(name=path.name, num_bytes=_num_bytes(path), sha256=_sha256(path))
 
 
 def write_manifest(folder: Path, manifest: Manifest) -> None:
@@ -172,16 +172,31 @@ def verify_files(folder: Path, manifest: Manifest) -> None:
     """
     for file in manifest.files.values():
         path = Path(folder) / file.name
-        if not path.is_file():
+        if not path.exists():
             raise FileNotFoundError(f"{path} is missing, though the manifest lists it: {_AGAIN}")
-        num_bytes = path.stat().st_size
+        num_bytes = _num_bytes(path)
         if num_bytes != file.num_bytes:
             raise ValueError(
                 f"{path} has {num_bytes:,} bytes and the manifest says {file.num_bytes:,}: "
                 f"it was cut or changed; {_AGAIN}"
             )
-        if sha256_file(path) != file.sha256:
+        if _sha256(path) != file.sha256:
             raise ValueError(f"{path} has another hash than the manifest says: it was changed; {_AGAIN}")
+
+
+def _num_bytes(path: Path) -> int:
+    return sum(inner.stat().st_size for inner in _files(path))
+
+
+def _sha256(path: Path) -> str:
+    if path.is_file():
+        return sha256_file(path)
+    listed = [f"{sha256_file(inner)}  {inner.relative_to(path).as_posix()}\n" for inner in _files(path)]
+    return hashlib.sha256("".join(listed).encode()).hexdigest()
+
+
+def _files(path: Path) -> list[Path]:
+    return sorted(inner for inner in path.rglob("*") if inner.is_file()) if path.is_dir() else [path]
 
 
 def _parse(content: Mapping[str, object]) -> Manifest:

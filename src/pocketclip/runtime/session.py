@@ -85,6 +85,7 @@ class ExportedModel:
     @cached_property
     def tokenizer(self) -> Tokenizer:
         """Text to ids, as the checkpoint does it."""
+        self._require_tower("text")
         path = self.folder / self.manifest.files["tokenizer"].name
         return Tokenizer.from_json(path.read_text(encoding="utf-8"), self.manifest.context_length)
 
@@ -167,10 +168,7 @@ class ExportedModel:
         Raises:
             ValueError: the folder has no such tower, or nothing that is installed runs it.
         """
-        if role not in self.manifest.towers:
-            raise ValueError(
-                f"{self.folder} was exported without its {role} tower: export the checkpoint again with both"
-            )
+        self._require_tower(role)
         if self._backend != AUTO:
             return self._backend
         return choose(self.folder, self.manifest, role=role, threads=self._threads)
@@ -182,6 +180,12 @@ class ExportedModel:
     @cached_property
     def _text_tower(self) -> Tower:
         return self._open("text")
+
+    def _require_tower(self, role: str) -> None:
+        if role not in self.manifest.towers:
+            raise ValueError(
+                f"{self.folder} was exported without its {role} tower: export the checkpoint again with both"
+            )
 
     def _open(self, role: str) -> Tower:
         if role in self._towers:

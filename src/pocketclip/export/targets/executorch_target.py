@@ -1,0 +1,115 @@
+"""ExecuTorch with XNNPACK, for Android, iOS and small boards. A batch of one: dynamic ones give wrong numbers."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from collections.abc import Generator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import nn
+
+from pocketclip.data.publish import publish_file
+from pocketclip.data.sample import JsonValue
+from pocketclip.export.config import Precision
+from pocketclip.export.towers import TowerRequest, WrittenTower
+from pocketclip.runtime.tower import Tower, TowerError
+
+
+def write(request: TowerRequest) -> WrittenTower:
+    """Writes ROLE.pte."""
+    from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
+    from executorch.exir import to_edge_transform_and_lower
+
+    logging.getLogger("torchao").setLevel(logging.ERROR)
+    example = request.example[:1].contiguous()
+    tower = _quantise(request, example) if request.precision == "int8" else request.tower
+    with torch.no_grad():
+        program = torch.export.export(tower, (example,))
+    lowered = to_edge_transform_and_lower(program, partitioner=[XnnpackPartitioner()]).to_executorch()
+    path = request.folder / f"{request.role}.pte"
+    with publish_file(path) as file:
+        file.write(lowered.buffer)
+    settings: dict[str, JsonValue] = {"batch": 1, "backend": "XNNPACK"}
+    return WrittenTower(files={request.role: path.name}, settings=settings)
+
+
+def open_tower(path: Path, *, precision: Precision) -> Tower:
+    """On ExecuTorch's own runtime for Python."""
+    del precision
+    from executorch.runtime import Runtime
+
+    try:
+        method = Runtime.get().load_program(path).load_method("forward")
+    except RuntimeError as error:
+        raise TowerError(f"executorch: {' '.join(str(error).split())}") from error
+    return _MethodTower(method)
+
+
+def _quantise(request: TowerRequest, example: torch.Tensor) -> nn.Module:
+    """int8 per channel: static and calibrated for pictures, with dynamic activations for texts."""
+    from executorch.backends.xnnpack.quantizer.xnnpack_quantizer import (
+        XNNPACKQuantizer,
+        get_symmetric_quantization_config,
+    )
+    from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_pt2e
+
+    assert len(request.calibration), "int8 is calibrated"
+    is_transformer = request.role == "text"
+    quantizer = XNNPACKQuantizer().set_global(
+        get_symmetric_quantization_config(is_per_channel=True, is_dynamic=is_transformer)
+    )
+    for name, module in request.tower.named_modules():
+        if not is_transformer and _is_delicate(name) and not list(module.children()):
+            quantizer.set_module_name(name, None)
+    with torch.no_grad():
+        captured = torch.export.export(request.tower, (example,)).module()
+        prepared = prepare_pt2e(captured, quantizer)
+        for row in request.calibration:
+            prepared(torch.from_numpy(np.ascontiguousarray(row[None])))
+        return convert_pt2e(prepared)
+
+
+def _is_delicate(name: str) -> bool:
+    """Whether int8 hurts it much for little time: the stem, the head, gates."""
+    return any(part in ("stem", "head", "squeeze") for part in name.split("."))
+
+
+@contextmanager
+def _quiet() -> Generator[None, None, None]:
+    """Without the lines that ExecuTorch's kernels write to the process's stderr at every call."""
+    sys.stderr.flush()
+    kept = os.dup(2)
+    nothing = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nothing, 2)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nothing)
+
+
+class _MethodTower:
+    """A tower that ExecuTorch runs, a row at a time."""
+
+    def __init__(self, method: Any) -> None:  # noqa: ANN401 - of a package without types
+        self._method = method
+
+    def run(self, batch: npt.NDArray[np.generic]) -> npt.NDArray[np.float32]:
+        """See `Tower`."""
+        try:
+            with _quiet():
+                rows = [self._row(np.ascontiguousarray(row[None])) for row in batch]
+        except RuntimeError as error:
+            raise TowerError(" ".join(str(error).split())) from error
+        return np.concatenate(rows)
+
+    def _row(self, row: npt.NDArray[np.generic]) -> npt.NDArray[np.float32]:
+        return self._method.execute([torch.from_numpy(row)])[0].numpy().copy()
