@@ -14,7 +14,7 @@ from pocketclip.checkpoint.loaded import Loaded, create, same_architecture, vari
 from pocketclip.checkpoint.store import HUB_PREFIX, load
 from pocketclip.data.tokenize import Tokenizer
 from pocketclip.models.clip import Clip
-from pocketclip.models.variants import VARIANTS
+from pocketclip.models.variants import CAPTIONERS, VARIANTS
 
 Transform: TypeAlias = Callable[[Image.Image], Tensor]
 
@@ -28,8 +28,8 @@ class Tokenize(Protocol):
 
 
 def list_models() -> list[str]:
-    """Names of all variants, sorted."""
-    return sorted(VARIANTS)
+    """Names of all variants and captioners, sorted."""
+    return sorted([*VARIANTS, *CAPTIONERS])
 
 
 def create_model_and_transforms(

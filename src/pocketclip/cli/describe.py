@@ -66,6 +66,7 @@ class Describe:
             "",
             *_tower_table(f"text tower, a text {_shape(cost.text.input_shape)}", cost.text),
             "",
+            *_decoder_table(cost),
             *_totals(cost),
             "",
             _NOTE,
@@ -77,7 +78,17 @@ class Describe:
             "image_cost": _values(cost.image),
             "text_cost": _values(cost.text),
         }
+        if cost.decoder is not None:
+            values["decoder_cost"] = _values(cost.decoder)
         return Outcome("\n".join(lines), values)
+
+
+def _decoder_table(cost: ModelCost) -> list[str]:
+    """Of a captioner, with an empty line after it."""
+    if cost.decoder is None:
+        return []
+    title = f"caption decoder, a text {_shape(cost.decoder.input_shape)} and its logits"
+    return [*_tower_table(title, cost.decoder), ""]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,6 +116,8 @@ def _find(name: str) -> _Model:
 
 
 def _header(model: _Model) -> list[str]:
+    from pocketclip.models import CaptionerConfig
+
     config, tokenizer = model.config, model.config.tokenizer
     preprocess = config.preprocess
     mean, std = _channels(preprocess.mean), _channels(preprocess.std)
@@ -118,6 +131,12 @@ def _header(model: _Model) -> list[str]:
         ),
         "tokenizer": f"{tokenizer.vocab_size:,} ids, {tokenizer.context_length} a text",
     }
+    if isinstance(config.model, CaptionerConfig):
+        pool, decoder = config.model.pool, config.model.decoder
+        facts["captions"] = (
+            f"{decoder.layers} pairs of blocks, {decoder.heads} heads, over {pool.num_queries - 1} rows of a picture "
+            f"({pool.num_queries} queries, {pool.heads} heads)"
+        )
     if model.digest:
         facts |= {"digest": model.digest, "trained": _sentence(config.run) or "nothing is said of it"}
         for key, part in _sections(config.run):

@@ -18,7 +18,10 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from pocketclip.models.clip import Clip, ClipConfig
+from pocketclip.models.attention_pool import PooledImage
+from pocketclip.models.caption_text import CaptionDecoder, CaptionText
+from pocketclip.models.captioner import Captioner, network
+from pocketclip.models.clip import ClipConfig
 from pocketclip.models.convolution import ConvFFN, ConvNorm
 from pocketclip.models.fastvit import FastViT, MapAttention, Stage
 from pocketclip.models.fold import fold
@@ -83,10 +86,17 @@ class TowerCost:
 
 @dataclass(frozen=True, kw_only=True)
 class ModelCost:
-    """Both towers; the logit scale, one more parameter, is in neither."""
+    """Both towers; the logit scale, one more parameter, is in neither.
+
+    Attributes:
+        image: one picture.
+        text: one text.
+        decoder: of a captioner, all logits of one text at once; None for a model that does not write.
+    """
 
     image: TowerCost
     text: TowerCost
+    decoder: TowerCost | None = None
 
 
 def describe_towers(config: ClipConfig, *, image_px: int, context_length: int | None = None) -> ModelCost:
@@ -106,10 +116,20 @@ def describe_towers(config: ClipConfig, *, image_px: int, context_length: int | 
     text = replace(config.text, context_length=length)
     image = replace(config.image, image_px=image_px) if isinstance(config.image, ViTConfig) else config.image
     with torch.device("meta"):
-        model = Clip(replace(config, image=image, text=text)).eval()
+        model = network(replace(config, image=image, text=text)).eval()
         image_1CHW = torch.empty(1, 3, image_px, image_px)
         tokens_1L = torch.empty(1, length, dtype=torch.int64)
-    return ModelCost(image=_count(model.image, image_1CHW), text=_count(model.text, tokens_1L))
+        decoder = _count_decoder(model, length=length) if isinstance(model, Captioner) else None
+    return ModelCost(
+        image=_count(model.image, image_1CHW), text=_count(model.text, tokens_1L), decoder=decoder
+    )
+
+
+def _count_decoder(model: Captioner, *, length: int) -> TowerCost:
+    width, num_seen = model.config.embed_dim, model.config.pool.num_queries - 1
+    x_1LC, seen_1MC = (torch.empty(1, num, width) for num in (length, num_seen))
+    cost = _count(model.decoder, seen_1MC, x_1LC)
+    return replace(cost, input_shape=tuple(x_1LC.shape[1:]))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -130,15 +150,15 @@ class _Counted:
     cost: Cost
 
 
-def _count(tower: nn.Module, input_1: Tensor) -> TowerCost:
-    rows = zip(_run(tower, input_1), _run(fold(tower), input_1), strict=True)
+def _count(tower: nn.Module, *inputs: Tensor) -> TowerCost:
+    rows = zip(_run(tower, *inputs), _run(fold(tower), *inputs), strict=True)
     stages = tuple(
         StageCost(name=train.name, shape=train.shape, train=train.cost, folded=folded.cost)
         for train, folded in rows
     )
     num_folded = sum(stage.folded.parameters for stage in stages)
     return TowerCost(
-        input_shape=tuple(input_1.shape[1:]),
+        input_shape=tuple(inputs[0].shape[1:]),
         stages=stages,
         published_parameters=num_folded + _left_by_published_code(tower),
     )
@@ -160,7 +180,7 @@ def _left_by_published_code(tower: nn.Module) -> int:
     return left
 
 
-def _run(tower: nn.Module, input_1: Tensor) -> list[_Counted]:
+def _run(tower: nn.Module, *inputs: Tensor) -> list[_Counted]:
     """Counts the parts of a tower in one pass."""
     parts = list(_parts(tower))
     counter = FlopCounterMode(display=False)
@@ -182,7 +202,7 @@ def _run(tower: nn.Module, input_1: Tensor) -> list[_Counted]:
         for hook in (module.register_forward_pre_hook(before), module.register_forward_hook(after))
     ]
     with counter, torch.no_grad():
-        tower(input_1)
+        tower(*inputs)
     for hook in hooks:
         hook.remove()
     rows = []
@@ -204,6 +224,17 @@ def _parts(tower: nn.Module) -> Iterator[_Part]:
         yield _Part(name="positions", modules=[tower.pre_norm], loose=[tower.class_token, tower.position])
         yield from _block_parts(tower.blocks)
         yield _Part(name="head", modules=[tower.norm, tower.head])
+    elif isinstance(tower, PooledImage):
+        yield from (part for part in _parts(tower.tower) if part.name != "head")
+        yield _Part(name="pool", modules=[tower.pool, tower.norm, tower.head])
+    elif isinstance(tower, CaptionText):
+        yield _Part(name="embedding", modules=[tower.token], loose=[tower.position, tower.class_token])
+        yield from _block_parts(tower.blocks)
+        yield _Part(name="head", modules=[tower.norm, tower.head])
+    elif isinstance(tower, CaptionDecoder):
+        pairs = [block for pair in zip(tower.blocks, tower.looking, strict=True) for block in pair]
+        yield _Part(name=f"blocks 1-{len(tower.blocks)}, each with one that looks", modules=pairs)
+        yield _Part(name="head", modules=[tower.norm, tower.head])
     else:
         assert isinstance(tower, TextTransformer | HybridText), type(tower)
         yield _Part(name="embedding", modules=[tower.token], loose=[tower.position])
@@ -223,7 +254,7 @@ def _fastvit_parts(tower: FastViT) -> Iterator[_Part]:
     yield _Part(name="head", modules=[tower.head])
 
 
-def _block_parts(blocks: nn.Sequential) -> Iterator[_Part]:
+def _block_parts(blocks: nn.Sequential | nn.ModuleList) -> Iterator[_Part]:
     """Neighbours of one kind share a row."""
     first = 1
     for kind, group in itertools.groupby(blocks, key=type):

@@ -101,7 +101,7 @@ class TransformersCaptioner:
         self._processor = processor
         self._precision = precision
         self._request = _request(spec, model, processor)
-        self._asks_first = not model.config.is_encoder_decoder  # the request stands before what is written
+        self._chats = bool(getattr(processor, "chat_template", None))  # the request stands before the answer
         self._facts: dict[str, JsonValue] = {
             "library": "transformers",
             "config": _without_places(json.loads(model.config.to_json_string(use_diff=True))),
@@ -143,7 +143,7 @@ class TransformersCaptioner:
         half = AUTOCAST.get(self._precision)
         with torch.autocast(self._device.type, dtype=half, enabled=half is not None), torch.random.fork_rng():
             tokens_NL = self._model.generate(**inputs, **self._settings(key))
-        asked = inputs["input_ids"].shape[1] if self._asks_first and "input_ids" in inputs else 0
+        asked = inputs["input_ids"].shape[1] if self._chats else 0
         texts = self._processor.batch_decode(tokens_NL[:, asked:].cpu(), skip_special_tokens=True)
         return self._spec.finished([text.replace("�", "") for text in texts])
 
