@@ -6,8 +6,10 @@ N: pictures, D: features, C: classes.
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import sys
+import zipfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -262,8 +264,9 @@ def _read(path: Path) -> dict[str, NDArray[Any]] | None:
     if not path.is_file():
         return None
     try:
-        with np.load(path, allow_pickle=False) as file:
+        # from memory: numpy leaves a file open that turns out to be damaged
+        with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as file:
             return {name: file[name] for name in ("rows", "features", "dropped")}
-    except (ValueError, EOFError, KeyError, OSError):  # damaged: computed again
+    except (ValueError, EOFError, KeyError, zipfile.BadZipFile):  # damaged: computed again
         path.unlink()
         return None
