@@ -30,7 +30,7 @@ import tyro
 from tyro.conf import Positional
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests/evaluate"))
-from mirrors import write_mirror  # ty: ignore[unresolved-import]
+from mirrors import accuracy, write_mirror  # ty: ignore[unresolved-import]
 
 from pocketclip.checkpoint.store import Loaded, create
 from pocketclip.evaluate import SuiteConfig, evaluate_tasks
@@ -100,6 +100,8 @@ def theirs(loaded: Loaded, folder: Path, *, workers: int, batch_size: int) -> Ca
     """clip_benchmark's zero-shot classification."""
     from clip_benchmark.datasets.builder import build_dataset
     from clip_benchmark.metrics import zeroshot_classification
+
+    zeroshot_classification.accuracy = accuracy
 
     def run() -> Metrics:
         pictures = build_dataset(

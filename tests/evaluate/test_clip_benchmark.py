@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from tests.evaluate.make_prompts import FILE
-from tests.evaluate.mirrors import captions_set, encoded, shapes_set, write_mirror
+from tests.evaluate.mirrors import accuracy, captions_set, encoded, shapes_set, write_mirror
 
 from pocketclip.checkpoint.store import create
 from pocketclip.data.picture import decode
@@ -61,6 +61,7 @@ def theirs(loaded, folder, *, task):
         return zeroshot_retrieval.evaluate(
             loaded.model, loader, loaded.tokenize, device="cpu", amp=False, recall_k_list=[1, 5, 10]
         )
+    zeroshot_classification.accuracy = accuracy
     loader.dataset.classes, loader.dataset.templates = pictures.classes, pictures.templates
     return zeroshot_classification.evaluate(
         loaded.model, loader, loaded.tokenize, pictures.classes, pictures.templates, device="cpu", amp=False
