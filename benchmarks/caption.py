@@ -53,6 +53,8 @@ class Options:
     """How often both take a turn; the best counts."""
     python: Path = HERE.parent / ".venv-parity/bin/python"
     """Of the environment that parity_env.sh made."""
+    weights: Path | None = None
+    """Of open_clip's coca_ViT-B-32, to be measured instead of random ones made here."""
     out: Path | None = None
     """File to add the numbers to, as JSON."""
 
@@ -161,8 +163,9 @@ def main() -> None:
     if not options.python.exists():
         raise SystemExit(f"{options.python} does not exist: run benchmarks/parity_env.sh, or give --python")
     with tempfile.TemporaryDirectory() as folder:
-        weights = Path(folder) / "coca.pt"
-        random_weights(weights)
+        weights = options.weights or Path(folder) / "coca.pt"
+        if options.weights is None:
+            random_weights(weights)
         rows = measure(options, weights)
     print(
         f"torch {torch.__version__}, {platform.machine()}, {options.threads} threads, batch {options.batch}\n"
