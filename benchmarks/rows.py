@@ -5,7 +5,8 @@
 A training sample uses one view and two captions, from two teachers of width 768. Shards of random rows are written to
 a temporary folder (3 GB with the defaults), ours and the published members (one npz or pth.gz a sample in a tar);
 random batches are read from them and decoded to float32, in one process on one core, rounds taken in turn. Everything
-is in the page cache. Prints a Markdown table of samples a second, medians.
+is in the page cache, and what counts is the time of that core, so that other work on the machine does not. Prints a
+Markdown table of samples a second, medians.
 """
 
 from __future__ import annotations
@@ -236,9 +237,9 @@ def measured(
             for num_shards, read in by_shards.items():
                 size = 500 if "published" in name else arguments.batch
                 chosen = batch(size)
-                start = time.perf_counter()
+                start = time.process_time()
                 read(*chosen)
-                seconds.setdefault((name, num_shards), []).append((time.perf_counter() - start) / size)
+                seconds.setdefault((name, num_shards), []).append((time.process_time() - start) / size)
     return {place: 1 / statistics.median(taken[1:]) for place, taken in seconds.items()}
 
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from pocketclip.data.codec import decode
 from pocketclip.data.codec_error import cosines, target_error
-from pocketclip.data.codec_q4 import BASE, SIDES, Encoder, QuantisedTable, all_levels, levels
+from pocketclip.data.codec_q4 import BASE, SIDES, Basis, Encoder, QuantisedTable, all_levels, levels
 from pocketclip.data.tables import Table
 
 
@@ -46,6 +46,10 @@ def parts_of(encoder, side, words):
     return {"levels": parts["levels"], **basis, **own, "values": Table(kind="U16", array=words)}
 
 
+def table_of(parts):
+    return QuantisedTable(parts, basis=Basis(parts))
+
+
 def through(rows):
     """Rows as a reader gets them, and the bytes that they take."""
     encoder = encoder_of(rows)
@@ -53,7 +57,7 @@ def through(rows):
     width = rows["image"].shape[1]
     read = {
         side: decode(
-            QuantisedTable(parts_of(encoder, side, words[side])), np.arange(len(words[side])), embed_dim=width
+            table_of(parts_of(encoder, side, words[side])), np.arange(len(words[side])), embed_dim=width
         )
         for side in SIDES
     }
@@ -146,7 +150,7 @@ def test_a_reader_written_from_the_formats_page_gets_the_same_rows():
         words = encoder.encode(side, rows[side])
         parts = parts_of(encoder, side, words)
         seen |= {int(digits) for digits, _ in parts["segments"].array}
-        read = decode(QuantisedTable(parts), np.array([3, 0, 710]), embed_dim=48)
+        read = decode(table_of(parts), np.array([3, 0, 710]), embed_dim=48)
         expected = [plain_decode(parts, row) for row in (3, 0, 710)]
         np.testing.assert_allclose(read, expected, atol=2e-6)
         np.testing.assert_allclose(read, encoder.decode(side, words)[[3, 0, 710]], atol=2e-6)
@@ -156,7 +160,7 @@ def test_a_reader_written_from_the_formats_page_gets_the_same_rows():
 def test_any_selection_of_rows_decodes_to_the_same_values():
     rows = embeddings(900, width=24, views=3)
     encoder = encoder_of(rows)
-    table = QuantisedTable(parts_of(encoder, "image", encoder.encode("image", rows["image"])))
+    table = table_of(parts_of(encoder, "image", encoder.encode("image", rows["image"])))
     whole = decode(table, np.arange(2700), embed_dim=24)
     chosen = np.random.default_rng(0).integers(0, 2700, 1500)
     np.testing.assert_allclose(decode(table, chosen, embed_dim=24), whole[chosen], atol=1e-6)
@@ -240,7 +244,7 @@ def test_parts_that_do_not_fit_together_are_refused(part):
     parts = parts_of(encoder, "image", encoder.encode("image", rows["image"]))
     parts[part] = Table(kind=parts[part].kind, array=FAULTS[part](parts[part].array))
     with pytest.raises(ValueError, match=r"segments are \[|do not fit"):
-        QuantisedTable(parts)
+        table_of(parts)
 
 
 @pytest.mark.parametrize("segments", [[[7, 14]], [[4, 6]], [[4, 0]], [[4, -4]], [[0, 4]], [[4, 8], [4, 8]]])
@@ -250,4 +254,19 @@ def test_segments_that_mean_nothing_are_refused(segments):
     parts = parts_of(encoder, "image", encoder.encode("image", rows["image"]))
     parts["segments"] = Table(kind="I32", array=np.array(segments, np.int32))
     with pytest.raises(ValueError, match=r"segments are \["):
-        QuantisedTable(parts)
+        table_of(parts)
+
+
+def test_bases_are_kept_for_the_next_reading_but_only_the_last_few():
+    rows = embeddings(300, width=32)
+    encoder = encoder_of(rows)
+    parts = parts_of(encoder, "image", encoder.encode("image", rows["image"]))
+    bases = [Basis(parts) for _ in range(20)]
+    first = bases[0].unpacked()
+    assert bases[0].unpacked() is first
+    for basis in bases[1:]:
+        np.testing.assert_array_equal(basis.unpacked(), first)
+    again = bases[0].unpacked()
+    assert again is not first
+    np.testing.assert_array_equal(again, first)
+    assert bases[-1].unpacked() is bases[-1].unpacked()

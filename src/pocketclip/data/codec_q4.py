@@ -16,6 +16,9 @@ the same form; the encoder inverts the stored one, so that its rounding costs ne
 from __future__ import annotations
 
 import math
+import threading
+import weakref
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -37,10 +40,12 @@ BASE = {1: 65536, 2: 256, 3: 40, 4: 16, 5: 9, 6: 6, 8: 4}
 BITS_PER_VALUE = 4.5
 """All that a teacher's rows take, basis included, over the number of their values."""
 
+_IN_BYTES = (2, 4, 8)  # digits of a word of which each byte, the lower one first, holds half
 _STEPS = 2048  # levels of a whole word in a standard deviation: it reaches to 16 of them
 _FEWEST_WORDS = 1 << 14  # that a teacher's tables may take however few rows they have
 _FLOOR = 0.1  # share of the mean by which every dimension matters, whatever the other table
 _CHUNK = 1024  # rows that are worked on at once
+_READ = 512  # rows that are read at once: they stay in the processor's second cache
 _LLOYD_STEPS = 400
 
 
@@ -136,7 +141,9 @@ def _unpack(words_BW: np.ndarray, segments: Segments, *, level: bytes) -> np.nda
     normal_BK = np.empty((len(words_BW), num_stored(segments)), np.float32)
     word = column = 0
     for digits, count in segments:
-        part_BW = words_BW[:, word : word + count // digits].astype(np.intp)
+        part_BW = words_BW[:, word : word + count // digits]
+        if digits in _IN_BYTES:  # small tables are looked up faster: they stay in the processor's first cache
+            part_BW = np.ascontiguousarray(part_BW).view(np.uint8)
         values = _meaning(digits, level).take(part_BW, axis=0, mode="clip")
         normal_BK[:, column : column + count] = values.reshape(len(words_BW), count)
         word += count // digits
@@ -146,14 +153,20 @@ def _unpack(words_BW: np.ndarray, segments: Segments, *, level: bytes) -> np.nda
 
 @lru_cache(maxsize=64)
 def _meaning(digits: int, level: bytes) -> np.ndarray:
-    """Float32 [65536, digits]: what every word stands for; those beyond the last are taken for it."""
+    """What every word stands for, float32 [65536, digits]; of `_IN_BYTES` every byte, [256, digits / 2].
+
+    Words beyond the last are taken for it.
+    """
     if digits == 1:
         return levels(1)[:, None]
     base = BASE[digits]
     start = sum(BASE[other] for other in BASE if 1 < other < digits)
     own = np.frombuffer(level, np.float32)[start : start + base]
-    word = np.minimum(np.arange(1 << 16), base**digits - 1)
-    return np.stack([own[word // base**place % base] for place in range(digits)], axis=1)
+    if digits in _IN_BYTES:
+        part, num = np.arange(1 << 8), digits // 2
+    else:
+        part, num = np.minimum(np.arange(1 << 16), base**digits - 1), digits
+    return np.stack([own[part // base**place % base] for place in range(num)], axis=1)
 
 
 # What a teacher's two tables have in common.
@@ -366,47 +379,75 @@ def _segments(digits_D: np.ndarray) -> Segments:
 # Reading.
 
 
-class QuantisedTable:
-    """Rows that `Encoder` stored.
+class Basis:
+    """The basis that a teacher's two tables share.
 
     Args:
-        parts: of one table `values`, `scale`, `mean`, `segments`; of its teacher `levels` and `basis/...`; as they
-            come from a file.
+        parts: `levels` and `basis/...`, as they come from a file.
 
     Raises:
         ValueError: they do not fit together; says which.
     """
 
     def __init__(self, parts: Mapping[str, Table]) -> None:
+        self.level = parts["levels"].array.tobytes()
+        self.scale_K = parts["basis/scale"].array
+        self._segments = _read_segments(parts["basis/segments"])
+        self._words_DW = parts["basis/values"].array
+        self._unpacked_DK: np.ndarray | None = None
+        _check(self._words_DW.shape[1] == num_words(self._segments), "basis/values", "basis/segments")
+        _check(self.scale_K.shape == (num_stored(self._segments),), "basis/scale", "basis/segments")
+
+    def unpacked(self) -> np.ndarray:
+        """Float32 [D, K], without its scale; the last few of a process are kept."""
+        unpacked_DK = self._unpacked_DK
+        if unpacked_DK is None:
+            unpacked_DK = _unpack(self._words_DW, self._segments, level=self.level)
+            self._unpacked_DK = unpacked_DK
+            with _RECENT_LOCK:
+                forgotten = _RECENT[0]() if len(_RECENT) == _RECENT.maxlen else None
+                _RECENT.append(weakref.ref(self))
+            if forgotten is not None:
+                forgotten._unpacked_DK = None
+        return unpacked_DK
+
+
+_RECENT: deque[weakref.ref[Basis]] = deque(maxlen=16)  # whose basis is unpacked; of width 768 all take 38 MB
+_RECENT_LOCK = threading.Lock()
+
+
+class QuantisedTable:
+    """Rows that `Encoder` stored.
+
+    Args:
+        parts: of one table `values`, `scale`, `mean`, `segments`, as they come from a file.
+        basis: of its teacher.
+
+    Raises:
+        ValueError: they do not fit together; says which.
+    """
+
+    def __init__(self, parts: Mapping[str, Table], *, basis: Basis) -> None:
+        self._basis = basis
         self._segments = _read_segments(parts["segments"])
-        self._basis = _read_segments(parts["basis/segments"])
         self._words_NW = parts["values"].array
-        self._scale_K = parts["scale"].array
         self._mean_D = parts["mean"].array
-        self._basis_words_DW = parts["basis/values"].array
-        self._basis_scale_K = parts["basis/scale"].array
-        self._level = parts["levels"].array.tobytes()
         num = num_stored(self._segments)
         _check(self._words_NW.shape[1] == num_words(self._segments), "values", "segments")
-        _check(self._scale_K.shape == (num,), "scale", "segments")
-        _check(self._basis_words_DW.shape[1] == num_words(self._basis), "basis/values", "basis/segments")
-        _check(self._basis_scale_K.shape == (num_stored(self._basis),), "basis/scale", "basis/segments")
-        _check(num <= num_stored(self._basis), "segments", "basis/segments")
+        _check(parts["scale"].array.shape == (num,), "scale", "segments")
+        _check(num <= len(basis.scale_K), "segments", "basis/segments")
+        self._scale_K = parts["scale"].array * basis.scale_K[:num]
 
     def decode_into(self, out_BD: np.ndarray, place_B: np.ndarray, row_B: np.ndarray) -> None:
-        """See `RowTable`. The basis is unpacked anew each time: ask for many rows at once."""
-        turn_KD = self._turn()
-        for chunk in chunks(len(row_B), _CHUNK):
-            normal_BK = _unpack(self._words_NW[row_B[chunk]], self._segments, level=self._level)
-            rows_BD = normal_BK @ turn_KD
-            rows_BD += self._mean_D
-            out_BD[place_B[chunk]] = rows_BD
-
-    def _turn(self) -> np.ndarray:
-        """Float32 [K, D]: scaled basis vectors."""
-        num = len(self._scale_K)
-        basis_DK = _unpack(self._basis_words_DW, self._basis, level=self._level)[:, :num]
-        return np.ascontiguousarray((basis_DK * (self._scale_K * self._basis_scale_K[:num])).T)
+        """See `RowTable`. A basis that is not at hand is unpacked first: ask for many rows at once."""
+        turn_KD = self._basis.unpacked()[:, : len(self._scale_K)].T
+        turned_CD = np.empty((min(_READ, len(row_B)), turn_KD.shape[1]), np.float32)
+        for chunk in chunks(len(row_B), _READ):
+            normal_CK = _unpack(self._words_NW[row_B[chunk]], self._segments, level=self._basis.level)
+            normal_CK *= self._scale_K
+            rows_CD = np.matmul(normal_CK, turn_KD, out=turned_CD[: len(normal_CK)])
+            rows_CD += self._mean_D
+            out_BD[place_B[chunk]] = rows_CD
 
 
 def _read_segments(table: Table) -> Segments:

@@ -485,16 +485,15 @@ def _quantised_tables(
             part: _take(tables, _name_of(part, record.name), kind, shape)
             for part, (kind, shape) in wanted.items()
         }
-        basis = {part: table for part, table in parts.items() if part.startswith("basis/")}
-        for side in SIDES:
-            own = {
-                part.removeprefix(f"{side}/"): table
-                for part, table in parts.items()
-                if part.startswith(f"{side}/")
-            }
-            name = f"{side}/{record.name}"
-            try:
-                rows[name] = codec_q4.QuantisedTable({"levels": levels, **basis, **own})
-            except ValueError as error:
-                raise ValueError(f"table {name}: {error}") from None
+        name = f"basis/{record.name}"
+        try:
+            basis = codec_q4.Basis({"levels": levels, **parts})
+            for side in SIDES:
+                name, prefix = f"{side}/{record.name}", f"{side}/"
+                own = {
+                    part.removeprefix(prefix): one for part, one in parts.items() if part.startswith(prefix)
+                }
+                rows[name] = codec_q4.QuantisedTable(own, basis=basis)
+        except ValueError as error:
+            raise ValueError(f"table {name}: {error}") from None
     return rows

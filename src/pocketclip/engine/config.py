@@ -52,3 +52,8 @@ class EngineConfig:
             )
         if self.straggler != 0 and not self.straggler > 1:
             raise ValueError(f"straggler must be above 1, or 0 for never, got {self.straggler}")
+
+    @property
+    def num_workers(self) -> int:
+        """Workers that are counted on: one in-process, else as many as are asked for."""
+        return 1 if self.kind == "in-process" else self.max_workers or self.min_workers

@@ -37,8 +37,7 @@ def settled_threads(out: Place, *, verb: Verb, engine: EngineConfig, asked: int 
         ValueError: `out` holds something else.
     """
     begun_with = Ledger(open_store(out), verb=verb).num_threads()
-    num_workers = 1 if engine.kind == "in-process" else engine.max_workers or engine.min_workers
-    return asked or begun_with or max(1, torch.get_num_threads() // num_workers)
+    return asked or begun_with or max(1, torch.get_num_threads() // engine.num_workers)
 
 
 def run_task(
@@ -71,10 +70,11 @@ def run_task(
         The index of `out`.
 
     Raises:
-        ValueError: `out` holds something else; not one sample of a split can be used; what building a maker raises.
+        ValueError: `out` holds something else; not one sample of a split can be used.
         FailedShardsError: some units failed; all others are done, and the same call tries the failed ones again.
         ImportError: an extra that this needs is not installed.
         PublishError: `out` cannot be written.
+        OSError: and whatever else `Task.build` raises.
     """
     ledger = Ledger(open_store(out), verb=verb)
     is_ours = False
@@ -82,12 +82,8 @@ def run_task(
         order = Order(task=task, source=plan.place, out=out, engine=engine.kind)
         with _interrupted_by_termination(), closing(_crew(order, engine)) as crew:
             described = crew.open()
-            run = Run(
-                verb=verb.name,
-                config_digest=digest(described),
-                data_digest=plan.digest,
-                num_threads=task.num_threads,
-            )
+            settings, threads = digest(described), task.num_threads
+            run = Run(verb=verb.name, config_digest=settings, data_digest=plan.digest, num_threads=threads)
             index = ledger.claim(run)
             if index is not None:
                 return index

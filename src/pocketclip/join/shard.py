@@ -29,7 +29,7 @@ from pocketclip.data.index import Dropped
 from pocketclip.data.picture import PictureError
 from pocketclip.data.reinforcement import BLOCK_NAME, Embeddings, ReinforcementWriter, TeacherRecord
 from pocketclip.data.sample import JsonValue, Sample
-from pocketclip.data.shard import shard_writer
+from pocketclip.data.shard import ShardWriter, shard_writer
 from pocketclip.join.images import Found
 
 _UNREADABLE = "unreadable reinforcement"
@@ -134,48 +134,14 @@ def join_shard(
         folder: for temporary files; None takes the system's.
         progress: called with the number of published samples that are through since the last call.
     """
-    writer = shard_writer(file, path=Path(name))
-    missing: list[Missing] = []
-    num_views = num_texts = num_loose = 0
-    keys: set[str] = set()
     with ReinforcementWriter(
         augment=request.layout.spec, codec=request.codec, teachers=request.teachers, folder=folder
     ) as block:
+        shard = _Shard(writer=shard_writer(file, path=Path(name)), block=block)
         for outcomes in _prepared(tar, find=find, caption=caption, request=request, pool=pool):
-            whole: list[_Joined] = []
-            for outcome in outcomes:
-                if isinstance(outcome, Missing):
-                    missing.append(outcome)
-                    continue
-                num_views = num_views or len(outcome.params_AP)
-                reason = _refusal(outcome, keys=keys, num_views=num_views)
-                if reason:
-                    missing.append(Missing(uid=outcome.uid, url=outcome.url, reason=reason))
-                    continue
-                keys.add(outcome.sample.key)
-                whole.append(outcome)
-            _write(whole, writer.add, block)
-            num_texts += sum(len(one.sample.texts()) for one in whole)
-            num_loose += sum(one.is_loose for one in whole)
+            shard.add(outcomes)
             progress(len(outcomes))
-        if writer:
-            reasons = {one.uid: one.reason for one in reversed(missing)}
-            made = block.finish(
-                config_digest=request.config_digest, input_sha256=input_sha256, dropped=reasons
-            )
-            writer.add_long_block(BLOCK_NAME, made.chunks, num_bytes=made.num_bytes)
-            writer.finish()
-        entry = writer.entry()
-        return ShardFacts(
-            num_samples=len(writer),
-            num_texts=num_texts,
-            num_views=num_views if writer else 0,
-            num_loose=num_loose,
-            num_bytes=entry.num_bytes,
-            sha256=entry.sha256 if writer else "",
-            missing=tuple(missing),
-            errors={table: asdict(error) for table, error in block.errors().items()} if writer else {},
-        )
+        return shard.facts(config_digest=request.config_digest, input_sha256=input_sha256)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -188,6 +154,57 @@ class _Joined:
     params_AP: np.ndarray = field(repr=False)
     embeddings: list[Embeddings] = field(repr=False)  # of each teacher, of this one sample
     is_loose: bool
+
+
+@dataclass(kw_only=True)
+class _Shard:
+    """The shard being written."""
+
+    writer: ShardWriter
+    block: ReinforcementWriter
+    missing: list[Missing] = field(default_factory=list)
+    keys: set[str] = field(default_factory=set)
+    num_views: int = 0  # of each sample, as the first has them
+    num_texts: int = 0
+    num_loose: int = 0
+
+    def add(self, outcomes: Iterable[_Joined | Missing]) -> None:
+        """Appends the samples that are whole."""
+        whole: list[_Joined] = []
+        for outcome in outcomes:
+            if isinstance(outcome, Missing):
+                self.missing.append(outcome)
+                continue
+            self.num_views = self.num_views or len(outcome.params_AP)
+            reason = _refusal(outcome, keys=self.keys, num_views=self.num_views)
+            if reason:
+                self.missing.append(Missing(uid=outcome.uid, url=outcome.url, reason=reason))
+                continue
+            self.keys.add(outcome.sample.key)
+            whole.append(outcome)
+        _write(whole, self.writer.add, self.block)
+        self.num_texts += sum(len(one.sample.texts()) for one in whole)
+        self.num_loose += sum(one.is_loose for one in whole)
+
+    def facts(self, *, config_digest: str, input_sha256: str) -> ShardFacts:
+        """Writes the block and the end, unless there is nothing."""
+        if self.writer:
+            reasons = {one.uid: one.reason for one in reversed(self.missing)}
+            made = self.block.finish(config_digest=config_digest, input_sha256=input_sha256, dropped=reasons)
+            self.writer.add_long_block(BLOCK_NAME, made.chunks, num_bytes=made.num_bytes)
+            self.writer.finish()
+        entry = self.writer.entry()
+        errors = self.block.errors() if self.writer else {}
+        return ShardFacts(
+            num_samples=len(self.writer),
+            num_texts=self.num_texts,
+            num_views=self.num_views if self.writer else 0,
+            num_loose=self.num_loose,
+            num_bytes=entry.num_bytes,
+            sha256=entry.sha256 if self.writer else "",
+            missing=tuple(self.missing),
+            errors={table: asdict(error) for table, error in errors.items()},
+        )
 
 
 def _prepared(

@@ -9,14 +9,14 @@ from __future__ import annotations
 import os
 import re
 import time
-from collections.abc import Container, Generator, Iterator, Mapping
+from collections.abc import Container, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 import torch
 
-from pocketclip.data.codec import CODECS
+from pocketclip.data.codec import CODECS, Codec
 from pocketclip.data.foreign.candidate import Candidate, admit
 from pocketclip.data.index import Dropped
 from pocketclip.data.objects import Place, open_store
@@ -256,16 +256,6 @@ def _sheet(
     samples = measured.samples
     num_samples = asked.num_samples or probe.num_input
     num_texts = sum(len(sample.texts()) for sample in samples) / len(samples)
-    shape = ShardShape(
-        num_samples=shard_samples,
-        num_views=config.num_views,
-        num_texts=round(num_texts * shard_samples),
-        augment=config.augment,
-        widths=ensemble.widths,
-    )
-    own = asdict(sample_bytes(samples))
-    frame = shard_frame_bytes(shape, codec_name=config.codec) / shard_samples
-    tables = {codec: table_bytes(shape, codec_name=codec) for codec in CODECS}
     seconds = _seconds(
         {"read": probe.read_s, **measured.seconds}, num_texts, config=config, rates=asked.rates
     )
@@ -274,21 +264,19 @@ def _sheet(
     worker_s, waits = _worker_seconds(
         seconds, num_threads=num_threads, num_loaders=engine.num_loaders, beside=beside
     )
-    workers = 1 if engine.kind == "in-process" else engine.max_workers or engine.min_workers
     return CostSheet(
         num_samples=num_samples,
         num_shards=-(-num_samples // shard_samples),
         num_measured=len(samples),
-        sample_bytes={
-            codec: {**own, "frame": frame, **{part: size / shard_samples for part, size in parts.items()}}
-            for codec, parts in tables.items()
-        },
+        sample_bytes=_bytes(
+            samples, num_texts, config=config, widths=ensemble.widths, shard_samples=shard_samples
+        ),
         sample_seconds=seconds,
         given=frozenset(asked.rates),
         worker_s=worker_s,
         waits=waits,
         codec=config.codec,
-        num_workers=workers,
+        num_workers=engine.num_workers,
         price_per_hour=asked.price_per_hour,
         worker=f"{_device_name(config.device)}, {num_threads} threads of torch, {engine.num_loaders} loaders",
         assumptions=tuple(
@@ -303,6 +291,34 @@ def _sheet(
             )
         ),
     )
+
+
+def _bytes(
+    samples: Sequence[Sample],
+    num_texts: float,
+    *,
+    config: ReinforceConfig,
+    widths: Mapping[str, int],
+    shard_samples: int,
+) -> dict[Codec, dict[str, float]]:
+    """Bytes of every part for one sample, by codec."""
+    shape = ShardShape(
+        num_samples=shard_samples,
+        num_views=config.num_views,
+        num_texts=round(num_texts * shard_samples),
+        augment=config.augment,
+        widths=widths,
+    )
+    own = asdict(sample_bytes(samples))
+    frame = shard_frame_bytes(shape, codec_name=config.codec) / shard_samples
+    return {
+        codec: {
+            **own,
+            "frame": frame,
+            **{part: size / shard_samples for part, size in table_bytes(shape, codec_name=codec).items()},
+        }
+        for codec in CODECS
+    }
 
 
 def _seconds(

@@ -16,6 +16,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Se
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import IO
 
@@ -27,7 +28,7 @@ from pocketclip.data.reinforcement import BLOCK_NAME, Embeddings, ReinforcementW
 from pocketclip.data.sample import Sample
 from pocketclip.data.shard import ShardWriter, shard_writer
 from pocketclip.engine.prefetch import ahead, mapped
-from pocketclip.engine.units import OpenUnit
+from pocketclip.engine.units import Item, OpenUnit
 from pocketclip.reinforce.views import GroupEnd, Pictures, ShardRequest, Views, draw_views, messages
 from pocketclip.teachers.captioner import Captioner
 from pocketclip.teachers.encode import encoded
@@ -95,32 +96,41 @@ def reinforce_shard(
         OSError: the unit cannot be read, or the shard not written.
     """
     clock = _Clock()
-    sizes = sorted({teacher.image_px for teacher in teachers})
     with (
-        ThreadPoolExecutor(request.num_loaders, thread_name_prefix="views") as pool,
         ReinforcementWriter(
             augment=request.augment,
             codec=request.codec,
             teachers=[teacher.record for teacher in teachers],
             folder=folder,
         ) as block,
-    ):
-        # Enough samples under way for two batches, so that no teacher waits for a picture.
-        window = request.num_loaders + -(-2 * request.batch_size // request.num_views)
-        drawn = mapped(
-            lambda item: draw_views(item, sizes=sizes, request=request, captioned=bool(captioners)),
+        _ready(
             unit.items,
-            pool=pool,
-            window=window,
-        )
+            sizes=sorted({teacher.image_px for teacher in teachers}),
+            request=request,
+            captioned=bool(captioners),
+        ) as ready,
+    ):
         shard = _Shard(writer=shard_writer(file, path=Path(name)), block=block)
         group = _Group(teachers, captioners, request=request, clock=clock)
-        with ahead(messages(drawn, sizes=sizes, request=request), depth=_READY) as ready:
-            for num_items in _embedded(ready, group=group, shard=shard, clock=clock):
-                progress(num_items)
+        for num_items in _embedded(ready, group=group, shard=shard, clock=clock):
+            progress(num_items)
         if not shard.writer and group.refused:
             raise ValueError(f"no sample of {name} has an embedding: {group.refused}")
         return shard.facts(unit.sha256(), request=request, clock=clock)
+
+
+@contextmanager
+def _ready(
+    items: Iterable[Item], *, sizes: Sequence[int], request: ShardRequest, captioned: bool
+) -> Generator[Iterator[Pictures | Views | GroupEnd], None, None]:
+    """Batches of views, made by threads ahead of their use."""
+    draw = partial(draw_views, sizes=sizes, request=request, captioned=captioned)
+    # Enough samples under way for two batches, so that no teacher waits for a picture.
+    window = request.num_loaders + -(-2 * request.batch_size // request.num_views)
+    with ThreadPoolExecutor(request.num_loaders, thread_name_prefix="views") as pool:
+        drawn = mapped(draw, items, pool=pool, window=window)
+        with ahead(messages(drawn, sizes=sizes, request=request), depth=_READY) as ready:
+            yield ready
 
 
 def _embedded(
