@@ -94,8 +94,10 @@ class Arguments:
     """Numbers of Ray actors, which share the threads; none to leave Ray out."""
     threads: int = 2
     """Of torch, in all."""
-    loaders: int = 2
-    """Threads of a worker that decode and augment."""
+    loaders: tuple[int, ...] = (2,)
+    """Threads of a worker that decode and augment; a contender in this process for each, on Ray the first alone."""
+    published: bool = True
+    """Whether the published design takes part."""
     rounds: int = 3
     """Turns of each contender."""
 
@@ -132,7 +134,8 @@ def main(arguments: Arguments) -> None:
         for precision in arguments.precisions:
             contenders += bare_contenders(samples, arguments, precision=precision)
             contenders += engine_contenders(folder, arguments, precision=precision, crews=crews)
-        contenders.append(published_contender(samples, folder, arguments))
+        if arguments.published:
+            contenders.append(published_contender(samples, folder, arguments))
         seconds = race(contenders, rounds=arguments.rounds)
         show(contenders, seconds, arguments)
         show_cost(folder)
@@ -153,24 +156,33 @@ def race(contenders: Sequence[Contender], *, rounds: int) -> list[list[float]]:
 
 def show(contenders: Sequence[Contender], seconds: Sequence[list[float]], arguments: Arguments) -> None:
     """Prints a table for all contenders."""
-    alone = {one.precision: took for one, took in zip(contenders, seconds, strict=True) if one.name == ALONE}
-    published = seconds[-1]
+    alone, plain = (
+        {one.precision: took for one, took in zip(contenders, seconds, strict=True) if one.name == name}
+        for name in (ALONE, PLAIN)
+    )
+    published = seconds[-1] if arguments.published else None
     print(
         f"\n{arguments.samples} samples, {arguments.views} views, {arguments.texts} texts, {arguments.model}, batches "
         f"of {arguments.batch_size}, {arguments.threads} threads, {arguments.rounds} rounds\n"
     )
     print(
-        "| | precision | samples/s | slowest and fastest | time beside the teacher alone | beside published |"
+        "| | precision | samples/s | slowest and fastest | time beside the teacher alone | beside the plain loop "
+        "| rate beside published |"
     )
-    print("|---|---|---:|---:|---:|---:|")
+    print("|---|---|---:|---:|---:|---:|---:|")
     for one, took in zip(contenders, seconds, strict=True):
         rates = sorted(arguments.samples / value for value in took)
-        own = alone.get(one.precision)
-        more = f"{100 * (ratio(took, own) - 1):+.1f}%" if own else "-"
+        cells = [more(took, alone.get(one.precision)), more(took, plain.get(one.precision))]
+        cells.append(f"{ratio(published, took):.2f} x" if published else "-")
         print(
             f"| {one.name} | {one.precision} | {statistics.median(rates):.2f} | {rates[0]:.2f} to {rates[-1]:.2f} | "
-            f"{more} | {ratio(published, took):.2f} x |"
+            f"{' | '.join(cells)} |"
         )
+
+
+def more(took: Sequence[float], other: Sequence[float] | None) -> str:
+    """By how much longer than another, in percent."""
+    return f"{100 * (ratio(took, other) - 1):+.1f}%" if other else "-"
 
 
 def ratio(ones: Sequence[float], others: Sequence[float]) -> float:
@@ -291,8 +303,12 @@ def engine_contenders(
 ) -> list[Contender]:
     """The engine in this process, and on Ray with each number of workers; their crews are kept open."""
     contenders = []
-    for workers in (0, *arguments.workers):
-        name = f"engine, Ray, {workers} worker{'s' * (workers > 1)}" if workers else ENGINE
+    ways = [(0, loaders) for loaders in arguments.loaders]
+    ways += [(workers, arguments.loaders[0]) for workers in arguments.workers]
+    for workers, loaders in ways:
+        name = f"{ENGINE}, {loaders} loaders"
+        if workers:
+            name = f"engine, Ray, {workers} worker{'s' * (workers > 1)}, {loaders} loaders"
         config = ReinforceConfig(
             teachers=(teacher_spec(arguments),),
             num_views=arguments.views,
@@ -304,7 +320,7 @@ def engine_contenders(
         plan = shards_for(folder, num=max(1, workers))
         out = Place(url=str(folder / f"out-{name.replace(', ', '-').replace(' ', '-')}-{precision}"))
         kind: Literal["ray", "in-process"] = "ray" if workers else "in-process"
-        task = ReinforceTask(config=config, num_loaders=arguments.loaders)
+        task = ReinforceTask(config=config, num_loaders=loaders)
         order = Order(task=task, source=plan.place, out=out, engine=kind)
         crew = crews.enter_context(closing(opened(order, workers=workers, name=f"{name}, {precision}")))
         contenders.append(
