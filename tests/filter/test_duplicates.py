@@ -33,7 +33,7 @@ def test_hashes_are_compared_with_every_near_one(bits: int) -> None:
     assert (near_hashes(hashes, rank, bits=bits) == by_all_pairs(near, rank)).all()
 
 
-def test_buckets_larger_than_a_block_lose_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_many_rows_that_are_alike_lose_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(room, "_TOGETHER", 16)
     generator = np.random.default_rng(0)
     low = generator.integers(0, 2**10, 300).astype(np.uint64)  # all bands but one are equal

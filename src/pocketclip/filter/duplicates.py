@@ -11,7 +11,7 @@ Embeddings. Rows are sorted by the signs of b random projections, again and agai
 one sign with probability 1 - a / pi each time, and the number of rounds makes 99% of the pairs at the limit meet.
 """
 
-# Shape suffixes: N rows, B rows of a bucket, D dimensions of an embedding.
+# Shape suffixes: N rows, K rows in order, P pairs, U different rows, B rows asked for, D dimensions of an embedding.
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ import numpy as np
 from pocketclip.filter.phash import distance
 
 HASH_BITS = 64
-_TOGETHER = 2048  # rows of a bucket that are compared with each other at once
+_TOGETHER = 1 << 16  # pairs that are compared at once
 _FOUND = 0.99
 _MOST_ROUNDS = 64
 
 Near = Callable[[np.ndarray, np.ndarray], np.ndarray]
-"""Of two arrays of row numbers [B] and [C], whether each pair is near, bool [B, C]."""
+"""Whether each of some pairs is near, bool [P], by the row numbers of one and of the other."""
 
 
 def near_hashes(hash_N: np.ndarray, rank_N: np.ndarray, *, bits: int) -> np.ndarray:
@@ -46,18 +46,17 @@ def near_hashes(hash_N: np.ndarray, rank_N: np.ndarray, *, bits: int) -> np.ndar
     if not 0 <= bits <= 16:
         raise ValueError(f"hashes are near by 0 to 16 bits, got {bits}")
     dropped_N = np.zeros(len(hash_N), bool)
-    for bucket_B in _buckets(hash_N, rank_N):  # equal ones first: there may be very many
-        dropped_N[bucket_B[1:]] = True
+    order_N = np.lexsort((rank_N, hash_N))  # equal ones first: there may be very many
+    dropped_N[order_N[1:][hash_N[order_N[1:]] == hash_N[order_N[:-1]]]] = True
     left = np.flatnonzero(~dropped_N)
     if bits == 0 or len(left) < 2:
         return dropped_N
 
-    def near(one: np.ndarray, other: np.ndarray) -> np.ndarray:
-        return distance(hash_N[one][:, None], hash_N[other][None, :]) <= bits
+    def near(one_P: np.ndarray, other_P: np.ndarray) -> np.ndarray:
+        return distance(hash_N[one_P], hash_N[other_P]) <= bits
 
     for mask in band_masks(len(left), bits=bits):
-        for bucket_B in _buckets(hash_N[left] & mask, rank_N[left]):
-            _drop(left[bucket_B], dropped_N, near)
+        _drop(left[np.lexsort((rank_N[left], hash_N[left] & mask))], hash_N & mask, dropped_N, near)
     return dropped_N
 
 
@@ -88,11 +87,11 @@ def near_embeddings(
     num_bits = int(np.clip(round(math.log2(max(num, 2))) - 3, 4, 24))
     generator = np.random.default_rng(seed)
 
-    def near(one: np.ndarray, other: np.ndarray) -> np.ndarray:
-        order = np.argsort(np.concatenate([one, other]))
-        rows = np.empty((len(order), width), np.float32)
-        rows[order] = rows_of(np.concatenate([one, other])[order])
-        return rows[: len(one)] @ rows[len(one) :].T >= cosine
+    def near(one_P: np.ndarray, other_P: np.ndarray) -> np.ndarray:
+        rows, places = np.unique(np.concatenate([one_P, other_P]), return_inverse=True)
+        rows_UD = rows_of(rows)
+        one_PD, other_PD = rows_UD[places[: len(one_P)]], rows_UD[places[len(one_P) :]]
+        return np.einsum("pd,pd->p", one_PD, other_PD) >= cosine
 
     for _ in range(num_rounds(cosine, num_bits=num_bits)):
         directions_DK = generator.standard_normal((width, num_bits)).astype(np.float32)
@@ -101,8 +100,7 @@ def near_embeddings(
             rows = np.arange(start, min(num, start + 65_536))
             signs = (rows_of(rows) @ directions_DK > 0) @ (1 << np.arange(num_bits))
             sign_N[rows] = signs.astype(np.uint64)
-        for bucket_B in _buckets(sign_N, rank_N):
-            _drop(bucket_B, dropped_N, near)
+        _drop(np.lexsort((rank_N, sign_N)), sign_N, dropped_N, near)
     return dropped_N
 
 
@@ -133,26 +131,26 @@ def band_masks(num: int, *, bits: int) -> Iterator[np.uint64]:
         yield np.uint64(sum(chosen))
 
 
-def _buckets(value_N: np.ndarray, rank_N: np.ndarray) -> Iterator[np.ndarray]:
-    """Row numbers of equal values, the best first, where there are two or more."""
-    order_N = np.lexsort((rank_N, value_N))
-    sorted_N = value_N[order_N]
-    starts = np.flatnonzero(np.concatenate([[True], sorted_N[1:] != sorted_N[:-1]])) if len(order_N) else []
-    ends = np.append(starts[1:], len(order_N))
-    for bucket in np.flatnonzero(ends - starts > 1).tolist():
-        yield order_N[starts[bucket] : ends[bucket]]
+def _drop(order_K: np.ndarray, value_N: np.ndarray, dropped_N: np.ndarray, near: Near) -> None:
+    """Drops rows that are near a better one of the same value.
 
-
-def _drop(bucket_B: np.ndarray, dropped_N: np.ndarray, near: Near) -> None:
-    """Drops the rows of a bucket, best first, that are near a better one of it."""
-    for start in range(0, len(bucket_B), _TOGETHER):
-        worse = bucket_B[start : start + _TOGETHER]
-        for first in range(0, start + 1, _TOGETHER):
-            better = bucket_B[first : first + _TOGETHER]
-            left = np.flatnonzero(~dropped_N[worse])
-            if not len(left):
-                break
-            is_near = near(worse[left], better)
-            if first == start:  # of itself, only what stands before it
-                is_near &= np.arange(len(better))[None, :] < left[:, None]
-            dropped_N[worse[left[is_near.any(axis=1)]]] = True
+    Args:
+        order_K: row numbers, those of one value side by side, the best first.
+        value_N: of every row.
+        dropped_N: changed in place.
+        near: compares pairs.
+    """
+    value_K = value_N[order_K]
+    first_P = np.arange(len(order_K))
+    apart = 0
+    while len(
+        first_P
+    ):  # each row with the one behind it, with the one behind that, while they are of one value
+        apart += 1
+        first_P = first_P[: np.searchsorted(first_P, len(order_K) - apart)]
+        first_P = first_P[value_K[first_P] == value_K[first_P + apart]]
+        open_P = first_P[~dropped_N[order_K[first_P + apart]]]
+        for start in range(0, len(open_P), _TOGETHER):
+            pairs = open_P[start : start + _TOGETHER]
+            worse = order_K[pairs + apart]
+            dropped_N[worse[near(order_K[pairs], worse)]] = True

@@ -34,7 +34,7 @@ from pocketclip.train import TrainConfig
 
 NUM_SAMPLES = 1_280_000_000
 BATCH_SIZE = 8192
-EMOJI_STEPS = 400
+EMOJI_STEPS, EMOJI_TUNING_STEPS = 400, 250
 
 
 def b() -> TrainConfig:
@@ -88,5 +88,8 @@ def emoji(*, seed: int = 0) -> TrainConfig:
     """A filtering network for the emoji: tuned on a clean part, --start PRETRAINED/checkpoint.safetensors."""
     pretrained = emoji_pretrain(seed=seed)
     return replace(
-        pretrained, name="dfn.emoji", optim=replace(pretrained.optim, lr_peak=1.5e-3, warmup_steps=30)
+        pretrained,
+        name="dfn.emoji",
+        optim=replace(pretrained.optim, lr_peak=1.5e-3, warmup_steps=30),
+        loop=replace(pretrained.loop, num_steps=EMOJI_TUNING_STEPS),
     )
