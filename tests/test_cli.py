@@ -29,7 +29,7 @@ Cli = Callable[
 
 VERBS = (
     *("pack", "score", "filter", "reinforce", "join", "publish", "verify", "inspect"),
-    *("train", "finetune", "plot", "evaluate", "export"),
+    *("train", "finetune", "plot", "evaluate", "probe", "compare", "bench", "export"),
     *("index", "search", "describe", "upload", "demo"),
 )
 TORCH_VERBS = {
@@ -40,6 +40,9 @@ TORCH_VERBS = {
     "finetune": ("--data", "data", "--from", "a.safetensors", "--out", "out"),
     "plot": ("run", "--out", "curves.svg"),
     "evaluate": ("a.safetensors", "--data", "data"),
+    "probe": ("a.safetensors", "--videos", "clips"),
+    "compare": ("results.jsonl",),
+    "bench": ("mobileclip2_s0",),
     "export": ("a.safetensors", "out"),
     "describe": ("mobileclip2_s0",),
     "upload": ("a.safetensors", "org/name"),
