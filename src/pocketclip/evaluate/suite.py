@@ -119,27 +119,35 @@ def evaluate_tasks(
         threads=config.threads or default_threads(),
         num_processes=config.num_processes,
     )
+    with Embedding(crew, embedders) as embedding:
+        missing, kept = _measure(wanted, books, embedding)
+    rows = {name: book.of([one.task for one in wanted]) for name, book in books.items()}
+    return SuiteReport(rows=rows, missing=missing, kept=kept)
+
+
+def _measure(
+    wanted: Sequence[Wanted], books: Mapping[str, Book], embedding: Embedding
+) -> tuple[tuple[Missing, ...], tuple[str, ...]]:
+    """Set by set into the books; returns what could not be used, and the keys of what was there already."""
     missing: list[Missing] = []
     kept: list[str] = []
-    with Embedding(crew, embedders) as embedding:
-        for one in wanted:
-            try:
-                pictures = open_set(one)
-            except (ValueError, OSError) as error:
-                missing.append(_unusable(one.task, error))
-                continue
-            todo = [name for name, book in books.items() if not book.has(one.task, pictures)]
-            if not todo:
-                kept.append(one.task.key)
-                continue
-            found = embedding.embed(one, pictures, names=todo)
-            try:
-                for name in todo:
-                    books[name].add(one.task, pictures, found)
-            except SetError as error:
-                missing.append(_unusable(one.task, error))
-    rows = {name: book.of([one.task for one in wanted]) for name, book in books.items()}
-    return SuiteReport(rows=rows, missing=tuple(missing), kept=tuple(kept))
+    for one in wanted:
+        try:
+            pictures = open_set(one)
+        except (ValueError, OSError) as error:
+            missing.append(_unusable(one.task, error))
+            continue
+        todo = [name for name, book in books.items() if not book.has(one.task, pictures)]
+        if not todo:
+            kept.append(one.task.key)
+            continue
+        found = embedding.embed(one, pictures, names=todo)
+        try:
+            for name in todo:
+                books[name].add(one.task, pictures, found)
+        except SetError as error:
+            missing.append(_unusable(one.task, error))
+    return tuple(missing), tuple(kept)
 
 
 def _unusable(task: Task, error: ValueError | OSError) -> Missing:
