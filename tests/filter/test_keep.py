@@ -197,7 +197,7 @@ def test_a_mixture_takes_each_pool_by_its_weight(
     counts = [sum(one.num_samples for one in entries if f"/{number:02d}/" in one.file) for number in (0, 1)]
     assert counts == [30, 10]
     assert len(keys_in(tmp_path / "mixed")) == 40
-    with pytest.raises(ValueError, match="takes 100 samples of pool 2, of which 30 are left"):
+    with pytest.raises(ValueError, match="takes 300 samples of pool 1, of which 48 are left"):
         filter_pool([scored, tmp_path / "more"], tmp_path / "no", config=replace(config, samples=400))
     repeated = replace(config, samples=400, repeat=True)
     decision = filter_pool([scored, tmp_path / "more"], tmp_path / "yes", config=repeated)
