@@ -28,8 +28,8 @@ class StreamConfig:
         augment: views to draw; of no effect where stored views are replayed.
         replay: use the stored views and embeddings of reinforced shards.
         synthetic: regular expression over captioners' names; None for no synthetic caption.
-        synthetic_share: share of samples, drawn anew each time, that have a synthetic caption in the place of their own,
-            in [0, 1]: one text a sample is encoded. None reads both kinds.
+        synthetic_share: share of samples, drawn anew each time, with a synthetic caption in the place of their own, in
+            [0, 1]: one text a sample is encoded. None reads both kinds.
         main_caption_only: always the first ground-truth caption rather than any of them.
         resample: draw samples with replacement: an epoch is as many samples, but some come again and some not at all.
         decode: "exact" for Pillow's pixels; "fast" divides the sides of a JPEG by 2, 4 or 8 while decoding it where
