@@ -115,7 +115,7 @@ def _bars(report: BenchReport) -> Figure:
 def _sweep(report: BenchReport) -> Figure:
     """Latency of the image tower against the side of the picture, both logarithmic: a line a model and backend."""
     from matplotlib.figure import Figure
-    from matplotlib.ticker import FuncFormatter, NullFormatter
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
     figure = Figure(figsize=(7.2, 5.0), layout="constrained")
     axes = figure.add_subplot()
@@ -152,6 +152,8 @@ def _sweep(report: BenchReport) -> Figure:
     axes.set_xticks(report.config.sizes)
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axes.xaxis.set_minor_formatter(NullFormatter())
+    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.yaxis.set_minor_formatter(NullFormatter())
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axes.set_xlabel("side of the picture (px)")
     axes.set_ylabel("latency of the image tower (ms)")
