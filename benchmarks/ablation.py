@@ -119,8 +119,10 @@ def main(arguments: Arguments) -> None:
     print("\n\n".join(text for text in texts(tables, results) if text))
     if arguments.images:
         arguments.images.mkdir(parents=True, exist_ok=True)
-        (arguments.images / "ablation-samples.svg").write_text(draw_samples(results))
-        (arguments.images / "ablation-tables.svg").write_text(draw_tables(tables, results))
+        drawings = {"samples": draw_samples(results), "tables": draw_tables(tables, results)}
+        for name, drawing in drawings.items():
+            if drawing:
+                (arguments.images / f"ablation-{name}.svg").write_text(drawing)
 
 
 def in_order(tables: Mapping[str, Table], *, seeds: Sequence[int]) -> Iterator[tuple[str, int]]:
@@ -347,12 +349,11 @@ TABLES = {
         rows={
             "offline, 30 stored views": "reinforced",
             "online, views drawn anew": "online",
-            "plain": "plain",
         },
     ),
     **{
         f"scale-{teacher}": Table(
-            title=f"Logit scale, times what the teacher learned: {teacher} alone",
+            title=f"Logit scale of {teacher} alone, times what it learned",
             rows={f"x {scale:g}": f"{teacher}-x{scale:g}" for scale in (1.0, *SCALES)},
         )
         for teacher in ("conv", "vit")

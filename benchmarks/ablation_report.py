@@ -89,7 +89,9 @@ def texts(tables: Mapping[str, Table], results: Results) -> Iterator[str]:
 
 
 def markdown(table: Table, results: Results) -> str:
-    """One table of what is done."""
+    """One table of what is done; empty while there is nothing to compare."""
+    if sum(bool(seeds_of(results, key)) for key in table.rows.values()) < 2:
+        return ""
     first = next(iter(table.rows.values()))
     columns = ["recall@1, %", "seeds", *SPLITS, "mean", "from the first", "higher in", "R@5", "CPU ms a step"]
     lines = [f"### {table.title}", "", "| " + " | ".join(columns) + " |", "|---" * len(columns) + "|"]
@@ -187,7 +189,7 @@ def crossing(points: Sequence[tuple[float, float]], goal: float) -> float | None
 
 
 def draw_samples(results: Results) -> str:
-    """SVG: recall over samples, plain and reinforced, with a band of a standard deviation."""
+    """SVG: recall over samples, plain and reinforced, with a band of a standard deviation; empty without these runs."""
     lines = []
     for kind, points in curves(results)[1].items():
         middle = [(samples, statistics.mean(values)) for samples, values in points]
@@ -195,6 +197,8 @@ def draw_samples(results: Results) -> str:
         upper = [(x, y + width) for (x, y), width in zip(middle, widths, strict=True)]
         lower = [(x, y - width) for (x, y), width in zip(middle, widths, strict=True)]
         lines.append(Line(label=kind, tone=kind, points=middle, raw=[*upper, *reversed(lower)], markers=True))
+    if not lines:
+        return ""
     title = "Mean recall@1 of three test sets, %"
     chart = line_chart(
         lines, alt=title, x_label="samples seen", y_label="%", y_from_zero=True, width=560, height=300
@@ -213,7 +217,7 @@ def draw_tables(tables: Mapping[str, Table], results: Results) -> str:
     parts, across, down, tallest = [], 0, 0, 0
     for name, table in tables.items():
         rows = [(label, key, seeds_of(results, key)) for label, key in table.rows.items()]
-        if name == "samples" or not any(seeds for _, _, seeds in rows):
+        if name == "samples" or sum(bool(seeds) for _, _, seeds in rows) < 2:
             continue
         bars = []
         for label, key, seeds in rows:

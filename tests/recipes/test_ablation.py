@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
@@ -21,6 +23,8 @@ from pocketclip.recipes import ablation, emoji
 from pocketclip.recipes.registry import recipe
 from pocketclip.train import TrainConfig, train
 
+Golden = Callable[[str, str], None]
+
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 
 
@@ -28,17 +32,13 @@ BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 def runner(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     """benchmarks/ablation.py."""
     monkeypatch.syspath_prepend(BENCHMARKS)
-    import ablation as script
-
-    return script
+    return importlib.import_module("ablation")
 
 
 @pytest.fixture
 def report(runner: ModuleType) -> ModuleType:
     """benchmarks/ablation_report.py."""
-    import ablation_report as script
-
-    return script
+    return importlib.import_module("ablation_report")
 
 
 def changed(one: object, other: object, *, at: str = "") -> set[str]:
@@ -78,10 +78,12 @@ def test_a_shortened_run_is_complete() -> None:
     assert shares[0] == shares[1]
 
 
-def test_the_reinforcement_is_the_demos_with_more_views() -> None:
-    teachers = {"conv": Path("conv.safetensors")}
+def test_the_reinforcement_is_the_demos_with_more_views(golden: Golden) -> None:
+    teachers = {"conv": Path("conv.safetensors"), "vit": Path("vit.safetensors")}
     config = ablation.reinforcement(teachers)
     assert config == replace(emoji.reinforcement(teachers), num_views=30)
+    text = json.dumps(unstructure(config), indent=1, sort_keys=True, default=str) + "\n"
+    golden("recipes/ablation.reinforcement.json", text)
 
 
 def test_every_row_of_every_table_has_its_student(runner: ModuleType) -> None:
@@ -160,6 +162,7 @@ def test_a_table_says_how_far_rows_are_from_the_first(report: ModuleType, result
     table = report.Table(title="Kinds", rows={"no teacher": "plain", "teachers": "reinforced", "none": "x"})
     lines = report.markdown(table, results).splitlines()
     assert len(lines) == 6  # a row without a result is left out
+    assert report.markdown(replace(table, rows={"no teacher": "plain", "none": "x"}), results) == ""
     assert lines[4].startswith("| no teacher | 2 | 10.1 ± 0.1 |")
     assert "| +10.0 ± 0.0 | 2 of 2 |" in lines[5]
     assert lines[5].endswith("| 100 |")  # milliseconds a step
@@ -178,6 +181,7 @@ def test_the_figures_are_drawn(runner: ModuleType, report: ModuleType, results: 
         drawing = ET.fromstring(text)
         assert drawing.get("viewBox")
     assert "recall@1" in report.draw_samples(results)
+    assert report.draw_samples({}) == ""
 
 
 def test_the_lines_of_results_are_json(runner: ModuleType, results: dict, tmp_path: Path) -> None:

@@ -4,8 +4,8 @@
     pocketclip train ablation.reinforced --data FOLDER/reinforced --out RUN         one of them
 
 What cannot be said in a recipe is said by the shards that it is given: which teachers, at which logit scales, how many
-views (`benchmarks/ablation.py` takes them out of one reinforced folder). Hardware: one CPU core, half a minute to a
-minute a student. Results: docs/benchmarks.md. Every recipe has a debug twin, `ablation.debug_*`.
+views (`benchmarks/ablation.py` takes them out of one reinforced folder). Hardware: one CPU core, forty seconds a
+student. Results: docs/benchmarks.md. Every recipe has a debug twin, `ablation.debug_*`.
 """
 
 from __future__ import annotations
