@@ -71,7 +71,27 @@ def qwen():
     return transformers.Qwen2VLForConditionalGeneration(config), processor
 
 
-KINDS = {"blip": blip, "qwen": qwen}
+def florence():
+    vision = {"depths": (1, 1, 1, 1), "embed_dim": (8, 16, 16, 32), "num_heads": (1, 2, 2, 4)}
+    vision |= {"num_groups": (1, 2, 2, 4), "window_size": 4, "projection_dim": 32}
+    text = {"model_type": "bart", "d_model": 32, "max_position_embeddings": 64, "decoder_start_token_id": 2}
+    for half in ("encoder", "decoder"):
+        text |= {f"{half}_layers": 1, f"{half}_attention_heads": 2, f"{half}_ffn_dim": 64}
+    config = transformers.Florence2Config(
+        text_config=text | IDS | {"forced_eos_token_id": None}, vision_config=vision, image_token_id=4
+    )
+    tokenizer = word_tokenizer(["input_ids", "attention_mask"], words=WORDS)
+    tokenizer.add_special_tokens({"bos_token": "<s>"})
+    tokenizer.add_tokens(["<|image_pad|>"], special_tokens=True)
+    tokenizer._set_model_specific_special_tokens({"image_token": "<|image_pad|>"})
+    images = transformers.CLIPImageProcessor(size={"height": 64, "width": 64}, do_center_crop=False)
+    images.image_seq_length = 5  # 2 x 2 places and their mean
+    return transformers.Florence2ForConditionalGeneration(config), transformers.Florence2Processor(
+        images, tokenizer
+    )
+
+
+KINDS = {"blip": blip, "qwen": qwen, "florence": florence}
 
 
 @pytest.fixture(scope="module", params=KINDS)
@@ -91,7 +111,7 @@ def folder(request, tmp_path_factory):
 
 def spec(folder, **fields) -> CaptionerSpec:
     defaults = {"name": "vlm", "source": f"transformers:{folder}", "max_length": 6, "num_captions": 3}
-    return CaptionerSpec(**(defaults | {"top_p": 1.0} | fields))
+    return CaptionerSpec(**(defaults | {"top_p": 1.0, "min_length": 3} | fields))
 
 
 def pictures(num):
@@ -125,7 +145,9 @@ def test_the_likeliest_words_are_those_of_the_library(folder):
         return_tensors="pt",
         **({"text": captioner._request} if captioner._request else {}),
     )
-    tokens = captioner._model.generate(**inputs, max_new_tokens=6, no_repeat_ngram_size=1, do_sample=False)
+    tokens = captioner._model.generate(
+        **inputs, max_new_tokens=6, min_new_tokens=3, no_repeat_ngram_size=1, do_sample=False
+    )
     words = captioner._processor.batch_decode(tokens, skip_special_tokens=True)[0]
     assert words.endswith(found[1][0])
     searched = build_captioner(spec(folder, temperature=0.0, num_captions=2, beams=3, no_repeat_ngram=1))
@@ -143,6 +165,17 @@ def test_what_it_is_is_told(folder):
     )
     assert captioner.digest == build_captioner(spec(folder, num_captions=1)).digest
     assert len(captioner.caption(pictures(1), KEYS[:1])) == 1
+
+
+def test_a_model_is_asked_for_a_caption_in_its_own_way_or_in_ours(folder):
+    asked = {
+        "blip": (None, "a photograph of"),
+        "qwen": ("<|image_pad|> Describe this image in one sentence.", "<|image_pad|> a photograph of"),
+        "florence": ("<CAPTION>", "a photograph of"),
+    }
+    kind = next(kind for kind in KINDS if folder.name.startswith(kind))
+    ours = build_captioner(spec(folder, request="a photograph of"))
+    assert (build_captioner(spec(folder)).describe()["request"], ours.describe()["request"]) == asked[kind]
 
 
 def test_groups_of_beams_are_refused(folder):
