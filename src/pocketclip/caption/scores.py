@@ -5,8 +5,19 @@ from __future__ import annotations
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
+from typing import Protocol
 
 from pocketclip.caption.words import distinct, is_degenerate, meteor_exact, words
+
+
+class Scorer(Protocol):
+    """A scorer of pycocoevalcap."""
+
+    def compute_score(
+        self, gts: Mapping[str, list[str]], res: Mapping[str, list[str]]
+    ) -> tuple[float, Sequence[float]]:
+        """The score of all pictures, and each one's."""
+        ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,6 +110,22 @@ def score_captions(
     )
 
 
+def _cider(
+    scorer: Scorer, candidates: Mapping[str, Sequence[str]], references: Mapping[str, Sequence[str]]
+) -> list[float]:
+    """Every caption's CIDEr, with word weights of the pictures, however many captions each has."""
+    true = {key: [said for text in references[key] if (said := " ".join(words(text)))] for key in candidates}
+    scores: list[float] = []
+    for number in range(max(map(len, candidates.values()))):
+        written = {
+            key: [" ".join(words("".join(texts[number : number + 1])))] for key, texts in candidates.items()
+        }
+        there = [number < len(texts) for texts in candidates.values()]
+        _, each = scorer.compute_score(true, written)
+        scores += [float(score) for score, is_there in zip(each, there, strict=True) if is_there]
+    return scores
+
+
 def _against(
     candidates: Mapping[str, Sequence[str]], references: Mapping[str, Sequence[str]]
 ) -> dict[str, float]:
@@ -127,7 +154,7 @@ def _against(
         meteor_exact(written[name][0].split(), [text.split() for text in true[name]]) for name in written
     ]
     return {
-        "cider": float(Cider().compute_score(true, written)[0]),
+        "cider": statistics.fmean(_cider(Cider(), candidates, references)),
         "bleu_1": float(bleu[0]),
         "bleu_4": float(bleu[3]),
         "rouge_l": float(Rouge().compute_score(true, written)[0]),

@@ -13,8 +13,8 @@ _TIMES = 3
 def words(text: str) -> list[str]:
     """A text's words in lower case, without punctuation.
 
-    The usual scores are computed on words that a Java program (PTBTokenizer) cuts. This differs where it splits a word
-    at its apostrophe.
+    The usual scores are computed on words that a Java program (PTBTokenizer) cuts. This differs at
+    hyphens and apostrophes.
     """
     return _WORD.findall(text.lower())
 
