@@ -236,12 +236,12 @@ def draw(quality: Quality, path: Path) -> None:
     left.annotate(
         f"{100 * quality.precision[place]:.1f}% clean",
         (100 * KEPT, 100 * quality.precision[place]),
-        xytext=(-86, -26),
+        xytext=(10, -52),
         textcoords="offset points",
         arrowprops={"arrowstyle": "-", "color": "grey"},
     )
     left.set(xlabel="kept, % of the pool", ylabel="%", ylim=(0, 102), xlim=(0, 100))
-    left.legend(loc="lower right", frameon=False)
+    left.legend(loc="lower right", framealpha=1.0, edgecolor="none")
     right.plot(100 * quality.recall[first:], 100 * quality.precision[first:])
     right.plot(100 * quality.recall[place], 100 * quality.precision[place], "o", color="C0")
     right.annotate(

@@ -19,7 +19,8 @@ None of these runs was made with this code. Every recipe has a debug twin, `dfn.
     pocketclip train dfn.emoji_pretrain --data POOL --out start
     pocketclip train dfn.emoji --data CLEAN --start start/checkpoint.safetensors --out network
 
-The two emoji recipes take ten minutes on a CPU core. What the network does to shuffled captions: docs/benchmarks.md.
+The two emoji recipes take a quarter of an hour on a CPU core. What the network does to shuffled captions:
+docs/benchmarks.md.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ from pocketclip.train import TrainConfig
 
 NUM_SAMPLES = 1_280_000_000
 BATCH_SIZE = 8192
-EMOJI_STEPS, EMOJI_TUNING_STEPS = 400, 250
+EMOJI_STEPS, EMOJI_TUNING_STEPS = 400, 800
 
 
 def b() -> TrainConfig:
