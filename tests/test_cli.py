@@ -28,11 +28,12 @@ Cli = Callable[
 ]  # the fixtures `cli` and `run_python`; they give a record with code, out, err, sentence()
 
 VERBS = (
-    *("pack", "score", "filter", "reinforce", "join", "publish", "verify", "inspect"),
+    *("pack", "score", "filter", "reinforce", "caption", "join", "publish", "verify", "inspect"),
     *("train", "finetune", "plot", "evaluate", "probe", "compare", "bench", "export"),
     *("index", "search", "describe", "upload", "demo"),
 )
 TORCH_VERBS = {
+    "caption": ("x.png", "--model", "a.safetensors"),
     "score": ("data", "out", "--teacher", "a=a.safetensors"),
     "filter": ("scores", "out"),
     "reinforce": ("data", "out", "--teacher", "a=a.safetensors"),

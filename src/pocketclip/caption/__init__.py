@@ -5,7 +5,7 @@ from __future__ import annotations
 from pocketclip.caption.clip_score import ClipScorer
 from pocketclip.caption.config import CaptionConfig
 from pocketclip.caption.run import Captioned, caption
-from pocketclip.caption.scores import CaptionScores, score_captions
+from pocketclip.caption.scores import CaptionScores, score_captions, scorers
 from pocketclip.caption.sheet import caption_sheet
 from pocketclip.caption.source import Picture, read_pictures
 
@@ -19,4 +19,5 @@ __all__ = [
     "caption_sheet",
     "read_pictures",
     "score_captions",
+    "scorers",
 ]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
-from typing import Protocol
+from typing import Any, Protocol
 
 from pocketclip.caption.words import distinct, is_degenerate, meteor_exact, words
 
@@ -126,17 +126,27 @@ def _cider(
     return scores
 
 
-def _against(
-    candidates: Mapping[str, Sequence[str]], references: Mapping[str, Sequence[str]]
-) -> dict[str, float]:
+def scorers() -> tuple[Any, Any, Any]:
+    """The library's scorers: BLEU, CIDEr, ROUGE.
+
+    Raises:
+        ImportError: it is not installed.
+    """
     try:
         from pycocoevalcap.bleu.bleu import Bleu
         from pycocoevalcap.cider.cider import Cider
         from pycocoevalcap.rouge.rouge import Rouge
     except ImportError as error:
         raise ImportError(
-            "scoring against references needs pycocoevalcap: run pip install 'pocketclip[captions]'"
+            "scoring captions against references needs pycocoevalcap, not installed here: pip install pycocoevalcap"
         ) from error
+    return Bleu(4), Cider(), Rouge()
+
+
+def _against(
+    candidates: Mapping[str, Sequence[str]], references: Mapping[str, Sequence[str]]
+) -> dict[str, float]:
+    bleu_scorer, cider_scorer, rouge_scorer = scorers()
     missing = [key for key in candidates if not any(words(text) for text in references.get(key, ()))]
     if missing:
         raise ValueError(
@@ -149,14 +159,14 @@ def _against(
         for number, text in enumerate(texts):
             name = f"{key}#{number}"
             written[name], true[name] = [" ".join(words(text))], [text for text in said if text]
-    bleu, _ = Bleu(4).compute_score(true, written, verbose=0)
+    bleu, _ = bleu_scorer.compute_score(true, written, verbose=0)
     meteor = [
         meteor_exact(written[name][0].split(), [text.split() for text in true[name]]) for name in written
     ]
     return {
-        "cider": statistics.fmean(_cider(Cider(), candidates, references)),
+        "cider": statistics.fmean(_cider(cider_scorer, candidates, references)),
         "bleu_1": float(bleu[0]),
         "bleu_4": float(bleu[3]),
-        "rouge_l": float(Rouge().compute_score(true, written)[0]),
+        "rouge_l": float(rouge_scorer.compute_score(true, written)[0]),
         "meteor_exact": statistics.fmean(meteor),
     }

@@ -99,12 +99,14 @@ class Caption:
 
     def run(self) -> Outcome:
         """Captions."""
-        require("caption", ("train", *(("captions",) if self.score else ())), device=self.device)
+        require("caption", ("train",), device=self.device)
         if not self.pictures:
             raise UsageError("caption needs pictures: files, folders, tars or packed folders")
-        from pocketclip.caption import caption, caption_sheet
+        from pocketclip.caption import caption, caption_sheet, scorers
         from pocketclip.data.publish import publish_file
 
+        if self.score:
+            scorers()  # before hours of captioning
         config = self._config()
         references = None if self.score in (None, _OWN) else read_references(Path(self.score))
         found = _Found(shown=self.sheet_pictures if self.sheet else 0, scorer=self._scorer())

