@@ -8,7 +8,7 @@ OUT ?= demo
 
 export UV_PROJECT_ENVIRONMENT := $(VENV)
 
-.PHONY: help setup demo test check lock clean
+.PHONY: help setup demo test check lock litert clean
 
 help:
 	@echo 'make demo     the whole road on real pictures, about seven minutes on two cores; look at demo/report.html'
@@ -50,8 +50,14 @@ ifndef CPU # the types are those of the locked torch
 endif
 	$(RUN)/lint-imports
 
+# litert-torch pins versions that conflict with the lock file: a Python of its own, for `pocketclip export --to litert`.
+litert: | $(filter .uv/%,$(UV))
+	$(UV) venv --quiet --allow-existing .litert
+	$(UV) pip install --quiet --python .litert/bin/python 'torch==2.13.0' 'litert-torch>=0.10' onnx '.[train]'
+	@echo "export POCKETCLIP_LITERT_PYTHON=$(CURDIR)/.litert/bin/python"
+
 lock: | $(filter .uv/%,$(UV))
 	$(UV) lock
 
 clean:
-	rm -rf $(VENV) .uv .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) .uv .litert .pytest_cache .ruff_cache .hypothesis .import_linter_cache

@@ -218,7 +218,7 @@ class FastViT(nn.Module):
         """The embeddings float32 [B, D] of pictures whose features are at hand."""
         map_BCHW = self.expand(features.maps[-1].map_BCHW)
         precision = torch.promote_types(map_BCHW.dtype, torch.float32)
-        return self.head(map_BCHW.mean((2, 3), dtype=precision))
+        return self.head(map_BCHW.to(precision).mean((2, 3)))
 
     def fold_in_place(self) -> FastViT:
         """Itself: a folded tower has no gradients to save memory for."""

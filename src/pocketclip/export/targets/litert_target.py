@@ -17,6 +17,7 @@ import numpy.typing as npt
 import pocketclip
 from pocketclip.data.sample import JsonValue
 from pocketclip.export.config import Precision
+from pocketclip.export.targets.pipe import receive, send
 from pocketclip.export.towers import CannotRunError, TowerRequest, WrittenTower
 from pocketclip.runtime.tower import Tower, TowerError
 
@@ -60,6 +61,12 @@ def _python() -> str:
     return named
 
 
+def _environment() -> dict[str, str]:
+    """This package is found there too."""
+    source = str(Path(pocketclip.__file__).parents[1])
+    return {**os.environ, "PYTHONPATH": source, "PYTHONWARNINGS": "ignore"}
+
+
 def _work(*arguments: str) -> None:
     """Runs the worker in the other Python.
 
@@ -78,15 +85,32 @@ def _work(*arguments: str) -> None:
 
 
 class _ProcessTower:
-    """A tower that LiteRT runs, a row at a time, in another process."""
+    """A tower that LiteRT runs, a row at a time, in another process that lives as long as it."""
 
     def __init__(self, path: Path) -> None:
-        self._path = path
+        self._process = subprocess.Popen(
+            [_python(), "-m", _WORKER, "serve", str(path)],
+            env=_environment(),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+        )
 
     def run(self, batch: npt.NDArray[np.generic]) -> npt.NDArray[np.float32]:
         """See `Tower`."""
-        with tempfile.TemporaryDirectory() as scratch:
-            inputs, outputs = Path(scratch) / "inputs.npy", Path(scratch) / "outputs.npy"
-            np.save(inputs, batch, allow_pickle=False)
-            _work("run", str(self._path), str(inputs), str(outputs))
-            return np.load(outputs, allow_pickle=False)
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        try:
+            send(self._process.stdin, batch)
+            found = receive(self._process.stdout)
+        except (OSError, EOFError) as error:
+            raise TowerError(f"LiteRT's process ended ({error})") from error
+        if found is None:
+            raise TowerError("LiteRT's process ended")
+        return found
+
+    def __del__(self) -> None:
+        process = getattr(self, "_process", None)
+        if process is not None:
+            process.kill()
+            process.communicate()

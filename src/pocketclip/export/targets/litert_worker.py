@@ -6,6 +6,7 @@ python -m pocketclip.export.targets.litert_worker run PATH INPUTS.npy OUTPUTS.np
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from typing import Any, Literal, cast
@@ -14,13 +15,14 @@ import numpy as np
 import torch
 
 from pocketclip.checkpoint import load
+from pocketclip.export.targets.pipe import receive, send
 from pocketclip.export.towers import build_tower
 
 
 def main(arguments: list[str]) -> None:
     """Does one of the two."""
     verb, *rest = arguments
-    {"write": _write, "run": _run}[verb](*rest)
+    {"write": _write, "serve": _serve}[verb](*rest)
 
 
 def _write(checkpoint: str, path: str, role: str, precision: str, pixels: str) -> None:
@@ -29,6 +31,8 @@ def _write(checkpoint: str, path: str, role: str, precision: str, pixels: str) -
     tower, example = build_tower(
         load(Path(checkpoint)), role, pixels=cast("Literal['float32', 'uint8']", pixels)
     )
+    if role == "text":
+        example = example.int()  # its ArgMax takes no int64
     with torch.no_grad():
         model = litert_torch.convert(tower, (example[:1].contiguous(),))
     model.export(path)
@@ -47,18 +51,21 @@ def _compress(path: Path) -> None:
     small.replace(path)
 
 
-def _run(path: str, inputs: str, outputs: str) -> None:
+def _serve(path: str) -> None:
     from ai_edge_litert.interpreter import Interpreter  # ty: ignore[unresolved-import]
 
+    answers = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)  # whatever libraries print
     interpreter: Any = Interpreter(model_path=path)
     interpreter.allocate_tensors()
     (taken,), (given,) = interpreter.get_input_details(), interpreter.get_output_details()
-    rows = []
-    for row in np.load(inputs, allow_pickle=False):
-        interpreter.set_tensor(taken["index"], row[None].astype(taken["dtype"]))
-        interpreter.invoke()
-        rows.append(interpreter.get_tensor(given["index"])[0].copy())
-    np.save(outputs, np.stack(rows).astype(np.float32), allow_pickle=False)
+    while (batch := receive(sys.stdin.buffer)) is not None:
+        rows = []
+        for row in batch:
+            interpreter.set_tensor(taken["index"], row[None].astype(taken["dtype"]))
+            interpreter.invoke()
+            rows.append(interpreter.get_tensor(given["index"])[0].copy())
+        send(answers, np.stack(rows).astype(np.float32))
 
 
 if __name__ == "__main__":
