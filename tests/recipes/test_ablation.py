@@ -101,6 +101,7 @@ def test_runs_come_once_and_the_first_seed_of_all_comes_first(runner: ModuleType
     assert [seed for _, seed in order] == [4] * len(runner.STUDENTS) + [1] * len(runner.STUDENTS)
 
 
+@pytest.mark.slow
 def test_what_is_taken_out_is_as_it_was(runner: ModuleType, reinforced: Path, tmp_path: Path) -> None:
     with ShardReader(split_shards(reinforced, "train")[0]) as shard:
         whole = reinforcement_of(shard)
