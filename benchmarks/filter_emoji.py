@@ -45,7 +45,7 @@ class Arguments:
     """Share of the training pictures that is the clean part."""
     seeds: tuple[int, ...] = (0, 1, 2)
     """Of the students."""
-    steps: int = 150
+    steps: int = 200
     """Of each student."""
     students: tuple[str, ...] = ("everything", "kept")
     """Which to train."""

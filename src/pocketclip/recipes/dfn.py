@@ -35,7 +35,7 @@ from pocketclip.train import TrainConfig
 
 NUM_SAMPLES = 1_280_000_000
 BATCH_SIZE = 8192
-EMOJI_STEPS, EMOJI_TUNING_STEPS = 400, 800
+EMOJI_STEPS, EMOJI_TUNING_STEPS = 400, 1200
 
 
 def b() -> TrainConfig:
