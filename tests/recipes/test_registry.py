@@ -119,3 +119,18 @@ def test_an_unknown_name_gets_the_close_ones() -> None:
         recipe("emoji.student_plian")
     with pytest.raises(ValueError, match="unknown recipe 'x': `pocketclip train --list`"):
         recipe("x")
+
+
+@pytest.mark.parametrize("form", ["pretrain", "finetune_255"])
+def test_a_twin_of_a_large_captioner_trains(form: str, shapes: Path, tmp_path: Path) -> None:
+    assert train(recipe(f"captioner.debug_{form}"), data=shapes, out=tmp_path).is_file()
+
+
+def test_a_captioners_weights_are_those_of_coca() -> None:
+    for name in ("pretrain", "finetune", "finetune_255"):
+        run = recipe(f"captioner.{name}")
+        assert (run.objective.contrastive_weight, run.objective.captioning_weight) == (1.0, 2.0)
+    pretrain, finetune = recipe("captioner.pretrain"), recipe("captioner.finetune")
+    assert pretrain.loop.num_steps * pretrain.samples_per_step() == pytest.approx(13e9, rel=0.01)
+    assert finetune.loop.num_steps * finetune.samples_per_step() == pytest.approx(12e6, rel=0.01)
+    assert recipe("captioner.finetune_255").context_length == 255

@@ -213,6 +213,20 @@ _CAPTIONERS = (
         std=HALF_STD,
         interpolation="bilinear",
     ),
+    Variant(
+        name="pocketclip_tiny_captioner_vit",
+        model=CaptionerConfig(
+            image=ViTConfig(image_px=48, patch_px=8, width=128, heads=4, layers=2, mlp_ratio=2.0),
+            text=TextConfig(vocab_size=8192, context_length=26, width=128, heads=4, layers=2, causal=True),
+            embed_dim=128,
+            pool=PoolConfig(num_queries=10, heads=4),
+            decoder=DecoderConfig(heads=4, layers=2),
+        ),
+        image_px=48,
+        mean=HALF_MEAN,
+        std=HALF_STD,
+        interpolation="bilinear",
+    ),
 )
 
 CAPTIONERS: Mapping[str, Variant] = MappingProxyType({row.name: row for row in _CAPTIONERS})

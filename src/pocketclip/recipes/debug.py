@@ -47,6 +47,7 @@ def _tiny(name: str | None) -> str:
     row = variant(name)
     if row.name.startswith("pocketclip_tiny"):
         return row.name
+    is_vit = isinstance(row.model.image, ViTConfig)
     if row.name in CAPTIONERS:
-        return "pocketclip_tiny_captioner"
-    return "pocketclip_tiny_vit" if isinstance(row.model.image, ViTConfig) else "pocketclip_tiny"
+        return "pocketclip_tiny_captioner_vit" if is_vit else "pocketclip_tiny_captioner"
+    return "pocketclip_tiny_vit" if is_vit else "pocketclip_tiny"
