@@ -152,7 +152,7 @@ def from_open_clip(values: Mapping[str, Any], state: Mapping[str, Tensor], *, so
 
     Args:
         values: what an open_clip_config.json would say of it (`model_cfg`, `preprocess_cfg`).
-        state: its tensors under open_clip's names; they are copied.
+        state: its tensors under open_clip's names (visual.proj [C, D] and so on), float32 or half; they are copied.
         source: where it is from.
 
     Raises:
