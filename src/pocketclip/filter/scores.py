@@ -153,7 +153,7 @@ class Pool:
                 yield Chunk(file=file, columns={name: column(tables, name, file=file) for name in names})
 
     def keys(self, file: ScoreFile, times_N: np.ndarray) -> bytes:
-        """Keys of the rows of a file, each with a line feed behind it, as often as `times_N` says (uint8)."""
+        """Keys of the rows of a file, each with a line feed behind it, as often as `times_N`, uint8 [N], says."""
         with open_tables(file.path) as tables:
             lengths_N = np.diff(column(tables, "key_ends", file=file), prepend=0)
             letters = tables["keys"].array.view(np.uint8)

@@ -39,7 +39,8 @@ def write(request: TowerRequest) -> WrittenTower:
         skip_model_load=sys.platform != "darwin",
     )
     if request.precision == "int8-weights":
-        optimize = coremltools.optimize.coreml
+        from coremltools.optimize import coreml as optimize
+
         how = optimize.OptimizationConfig(
             global_config=optimize.OpLinearQuantizerConfig(mode="linear_symmetric")
         )

@@ -26,7 +26,7 @@ def main(arguments: list[str]) -> None:
 
 
 def _write(checkpoint: str, path: str, role: str, precision: str, pixels: str) -> None:
-    import litert_torch  # ty: ignore[unresolved-import]
+    import litert_torch  # ty: ignore[import-not-found]
 
     tower, example = build_tower(
         load(Path(checkpoint)), role, pixels=cast("Literal['float32', 'uint8']", pixels)
@@ -42,7 +42,7 @@ def _write(checkpoint: str, path: str, role: str, precision: str, pixels: str) -
 
 def _compress(path: Path) -> None:
     """int8 weights, float32 arithmetic."""
-    from ai_edge_quantizer import quantizer, recipe  # ty: ignore[unresolved-import]
+    from ai_edge_quantizer import quantizer, recipe  # ty: ignore[import-not-found]
 
     work = quantizer.Quantizer(str(path))
     work.load_quantization_recipe(recipe.weight_only_wi8_afp32())
@@ -52,7 +52,7 @@ def _compress(path: Path) -> None:
 
 
 def _serve(path: str) -> None:
-    from ai_edge_litert.interpreter import Interpreter  # ty: ignore[unresolved-import]
+    from ai_edge_litert.interpreter import Interpreter  # ty: ignore[import-not-found]
 
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # whatever libraries print
