@@ -135,7 +135,7 @@ def test_int8_needs_real_pictures(checkpoint: Path, tmp_path: Path):
 
 
 @pytest.mark.slow
-@pytest.mark.filterwarnings("default")  # of ExecuTorch about itself
+@pytest.mark.filterwarnings("ignore")  # of ExecuTorch about itself
 def test_executorch_and_torch_agree(checkpoint: Path, tmp_path: Path, material: Material):
     pytest.importorskip("executorch")
     assert export(
@@ -148,7 +148,7 @@ def test_executorch_and_torch_agree(checkpoint: Path, tmp_path: Path, material: 
 
 
 @pytest.mark.slow
-@pytest.mark.filterwarnings("default")  # of coremltools about itself
+@pytest.mark.filterwarnings("ignore")  # of coremltools about itself
 @pytest.mark.skipif(sys.platform == "darwin", reason="there Core ML runs")
 def test_core_ml_is_checked_by_its_structure(checkpoint: Path, tmp_path: Path):
     pytest.importorskip("coremltools")
