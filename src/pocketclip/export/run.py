@@ -19,7 +19,7 @@ from pocketclip.export.config import CALIBRATED, ExportConfig
 from pocketclip.export.judge import Judge, sit
 from pocketclip.export.pairs import Pairs
 from pocketclip.export.parity import measure
-from pocketclip.export.probes import Probes
+from pocketclip.export.probes import PROBE_TEXTS, Probes
 from pocketclip.export.report import LayerDifference, ParityError, ParityReport, require
 from pocketclip.export.targets import target_module
 from pocketclip.export.towers import CannotRunError, TowerRequest, build_tower
@@ -215,7 +215,8 @@ def write_towers(
     for role in config.towers:
         tower, example = build_tower(loaded, role, pixels=config.pixels)
         pairs = material.calibrated_on
-        calibrated = Probes(images=pairs.images, texts=pairs.texts)
+        odd = PROBE_TEXTS if len(pairs) else ()  # captions alone are all alike: a long text would leave their range
+        calibrated = Probes(images=pairs.images, texts=(*odd, *pairs.texts))
         inputs = _inputs(loaded, calibrated, role=role, num=config.num_calibration)
         if role == "image" and config.pixels == "float32" and len(inputs):
             inputs = loaded.config.preprocess.normalise(inputs.astype(np.uint8))
