@@ -125,7 +125,7 @@ def test_a_tokenizer_of_another_library_is_noted(tmp_path):
 @pytest.mark.parametrize(
     ("place", "field", "value", "saying"),
     [
-        ("model_cfg", "multimodal_cfg", {}, "model_cfg has the field multimodal_cfg"),
+        ("model_cfg", "multimodal_cfg", {}, "timm_model_name 'fastvit_mci0'"),
         (
             "model_cfg",
             "quick_gelu",

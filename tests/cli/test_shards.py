@@ -16,7 +16,7 @@ from tests.teachers.plain_teachers import SOURCE
 from pocketclip.cli.shards import parse_teacher
 from pocketclip.data.index import read_index
 
-HERE = __file__.rpartition("/cli/")[0] + "/reinforce"
+HERE = __file__.rpartition("/cli/")[0] + "/teachers"
 
 
 @pytest.fixture(autouse=True)
