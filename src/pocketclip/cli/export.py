@@ -29,7 +29,7 @@ class Export:
     Examples:
         pocketclip export runs/kd/checkpoint.safetensors exported/
         pocketclip export runs/kd/checkpoint.safetensors exported/ --to openvino --precision int8 --data emoji/
-        pocketclip export CKPT out/ --to onnx,openvino,coreml,web --precision fp32,fp16,int8 --data emoji/
+        pocketclip export CKPT out/ --to onnx,openvino,coreml --precision fp32,fp16,int8 --data emoji/
     """
 
     checkpoint: Positional[Path]
@@ -37,7 +37,7 @@ class Export:
     out: Positional[Path]
     """Folder for the towers, tokenizer.json and manifest.json."""
     to: Annotated[str, arg(metavar="TARGET,...")] = "onnx"
-    """Formats: onnx, openvino, coreml, executorch, litert, pt2, web."""
+    """Formats: onnx, openvino, coreml, executorch, litert, pt2."""
     precision: Annotated[str, arg(metavar="PRECISION,...")] = "fp32"
     """fp32, fp16, bf16, int8 (calibrated), int8-weights."""
     data: Annotated[Path | None, arg(help_behavior_hint="(default: none)")] = None

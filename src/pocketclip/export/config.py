@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal, TypeAlias, get_args
 
-Target: TypeAlias = Literal["onnx", "openvino", "coreml", "executorch", "litert", "pt2", "web"]
-"""Format of the towers. "web" is ONNX with a page that runs it in a browser."""
+Target: TypeAlias = Literal["onnx", "openvino", "coreml", "executorch", "litert", "pt2"]
+"""Format of the towers."""
 
 Precision: TypeAlias = Literal["fp32", "fp16", "bf16", "int8", "int8-weights"]
 """fp16: weights and arithmetic, but for what overflows; bf16: arithmetic of weights that stay fp32; int8: static, with
@@ -20,7 +20,6 @@ PRECISIONS: Mapping[Target, tuple[Precision, ...]] = {
     "executorch": ("fp32", "int8"),
     "litert": ("fp32", "int8-weights"),
     "pt2": ("fp32", "fp16"),
-    "web": ("fp32", "fp16", "int8"),
 }
 """What can be written."""
 

@@ -33,7 +33,7 @@ TOKENIZER_FILE = "tokenizer.json"
 LABELS_FILE = "labels.txt"
 _CARRIED = 4  # probes that the folder carries
 _LAYERS = 5  # that a report names
-_EXPLAINED = ("onnx", "web", "openvino")  # targets whose layers can be compared
+_EXPLAINED = ("onnx", "openvino")  # targets whose layers can be compared
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -215,7 +215,9 @@ def write_towers(
     for role in config.towers:
         tower, example = build_tower(loaded, role, pixels=config.pixels)
         pairs = material.calibrated_on
-        odd = PROBE_TEXTS if len(pairs) else ()  # captions alone are all alike: a long text would leave their range
+        odd = (
+            PROBE_TEXTS if len(pairs) else ()
+        )  # captions alone are all alike: a long text would leave their range
         calibrated = Probes(images=pairs.images, texts=(*odd, *pairs.texts))
         inputs = _inputs(loaded, calibrated, role=role, num=config.num_calibration)
         if role == "image" and config.pixels == "float32" and len(inputs):

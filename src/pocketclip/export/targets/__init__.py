@@ -58,7 +58,6 @@ TARGETS: Mapping[Target, TargetFacts] = {
     "executorch": TargetFacts(module="executorch_target", extra="executorch", packages=("executorch",)),
     "litert": TargetFacts(module="litert_target", extra="train", packages=()),
     "pt2": TargetFacts(module="pt2_target", extra="train", packages=()),
-    "web": TargetFacts(module="onnx_target", extra="onnx", packages=("onnx", "onnxscript")),
 }
 
 
