@@ -102,14 +102,14 @@ def test_openvino_in_every_precision(checkpoint: Path, tmp_path: Path, material:
         assert model.embed_texts(["red"]).shape == (1, 24)
 
 
-def test_dynamic_int8_over_everything_is_refused(
+def test_int8_with_a_wrong_scale_is_refused_unless_forced(
     checkpoint: Path, tmp_path: Path, material: Material, monkeypatch
 ):
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
     from pocketclip.export.targets import onnx_target
 
-    def everything(request, prepared: Path, target: Path) -> list[str]:
+    def wrong(request, prepared: Path, target: Path) -> list[str]:
         quantize_dynamic(prepared, target, weight_type=QuantType.QInt8, per_channel=False)
         model = onnx_target.onnx.load(target)
         scale = next(one for one in model.graph.initializer if one.name.endswith("_scale"))
@@ -118,7 +118,7 @@ def test_dynamic_int8_over_everything_is_refused(
         onnx_target.onnx.save(model, target)
         return []
 
-    monkeypatch.setattr(onnx_target, "_quantise", everything)
+    monkeypatch.setattr(onnx_target, "_quantise", wrong)
     config = ExportConfig(precision="int8", max_sensitive=0)
     with pytest.raises(ParityError, match=r"the layers that differ most: \w+ [\w.]+/\w+ \(cosine"):
         export(checkpoint, tmp_path / "out", config=config, material=material)

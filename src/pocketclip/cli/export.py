@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal, get_args
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 
 from tyro.conf import Positional, arg
 
@@ -67,14 +67,7 @@ class Export:
         config = ExportConfig(towers=self.towers, pixels=self.pixels, opset=self.opset, force=self.force)
         material = self._material(config)
         if len(targets) == len(precisions) == 1:
-            one = ExportConfig(
-                target=targets[0],
-                precision=precisions[0],
-                towers=self.towers,
-                pixels=self.pixels,
-                opset=self.opset,
-                force=self.force,
-            )
+            one = replace(config, target=targets[0], precision=precisions[0])
             return _said(self.out, export(loaded, self.out, config=one, material=material))
         rows = export_all(
             loaded,
@@ -188,7 +181,7 @@ def _said(out: Path, report: ParityReport) -> Outcome:
     return Outcome("\n".join(lines), report.to_json())
 
 
-def _listed(text: str, known: tuple[str, ...], *, what: str) -> list:
+def _listed(text: str, known: tuple[str, ...], *, what: str) -> list[Any]:
     names = [name.strip() for name in text.split(",") if name.strip()]
     unknown = [name for name in names if name not in known]
     if unknown or not names:

@@ -27,8 +27,7 @@ class TowerProbes:
 
     Attributes:
         inputs: uint8 pixels [P, H, W, 3], or int64 tokens [P, L].
-        embed_PD: float32 [P, D], rows of length 1: those of the checkpoint, or of the export where its precision
-            moved them.
+        embed_PD: float32 [P, D], rows of length 1: the checkpoint's.
     """
 
     inputs: npt.NDArray[np.generic]
