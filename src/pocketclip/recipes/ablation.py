@@ -4,7 +4,7 @@
     pocketclip train ablation.reinforced --data FOLDER/reinforced --out RUN         one of them
 
 What cannot be said in a recipe is said by the shards that it is given: which teachers, at which logit scales, how many
-views (`benchmarks/ablation.py` takes them out of one reinforced folder). Hardware: one CPU core, forty seconds a
+views (`benchmarks/ablation.py` takes them out of one reinforced folder). Hardware: one CPU core, a minute and a half a
 student. Results: docs/benchmarks.md. Every recipe has a debug twin, `ablation.debug_*`.
 """
 
@@ -20,7 +20,7 @@ from pocketclip.reinforce import ReinforceConfig
 from pocketclip.train import ObjectiveConfig, TrainConfig
 
 NUM_STEPS = 200
-BATCH_SIZE = 64
+BATCH_SIZE = 128
 NUM_VIEWS = 30
 WARMUP_SHARE = 4  # one step in four, however short the run
 CAPTIONER = "parts"
