@@ -12,7 +12,7 @@ from pocketclip.recipes.svg import Bar, Line, bar_chart, line_chart, signed
 
 SPLITS = ("test-style", "test-composition", "test-unseen")
 KINDS = ("plain", "reinforced")
-SHARES = (0.25, 0.5)  # of all steps, for the curve over samples
+SHARES = (0.25, 0.5, 0.75)  # of all steps, for the curve over samples
 PANEL = 260  # width of a panel of bars
 TONES = {"plain": "#c2551a", "reinforced": "#086973"}
 STYLE = """
