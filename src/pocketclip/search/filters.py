@@ -7,6 +7,7 @@ import os
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -122,7 +123,7 @@ def _hold_folder(folder: str, hold: Callable[..., None]) -> None:
     """
     inside = folder.strip().rstrip("/")
     column = "f.path"
-    if os.path.isabs(folder):
+    if Path(folder).is_absolute():
         column, inside = "f.folder || '/' || f.path", inside or ""
     if inside in ("", "."):
         return

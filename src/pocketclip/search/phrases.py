@@ -1,8 +1,8 @@
 """What a query's words ask for: phrases that pictures should show, and phrases that they should not.
 
-    beach -people               the beach, without people
-    "old town" -"parked cars"   quotes keep words together
-    "red car" "snow"            several phrases: all of them
+beach -people               the beach, without people
+"old town" -"parked cars"   quotes keep words together
+"red car" "snow"            several phrases: all of them
 """
 
 from __future__ import annotations
@@ -11,7 +11,9 @@ import re
 from dataclasses import dataclass
 
 _QUOTES = '"\u201c\u201d\u201e\u00ab\u00bb'
-_PART = re.compile(rf'(?<!\S)(-?)[{_QUOTES}]([^{_QUOTES}]*)(?:[{_QUOTES}]|$)|(?<!\S)-(?=[^\s\-{_QUOTES}])(\S+)')
+_PART = re.compile(
+    rf"(?<!\S)(-?)[{_QUOTES}]([^{_QUOTES}]*)(?:[{_QUOTES}]|$)|(?<!\S)-(?=[^\s\-{_QUOTES}])(\S+)"
+)
 
 
 @dataclass(frozen=True, kw_only=True)

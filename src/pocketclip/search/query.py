@@ -1,21 +1,98 @@
-"""Asking an index: the pictures nearest to a text or to a picture.
+"""Asking an index: words, a picture, both, or one of its own pictures; the nearest come first.
 
-Shapes: N pictures, D embedding.
+Shapes: N candidates, P phrases, S sample, D embedding.
 """
 
 from __future__ import annotations
 
+import math
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from threading import Lock
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
 
-from pocketclip.data.picture import to_rgb
-from pocketclip.runtime import ExportedModel
-from pocketclip.search.store import IndexReader, Skipped
+from pocketclip.search import direction
+from pocketclip.search.filters import Filter
+from pocketclip.search.phrases import parse
+from pocketclip.search.prompts import TEMPLATES, prompts
+from pocketclip.search.store import IndexReader, Picture
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+    from pocketclip.runtime import ExportedModel
+
+Rows = npt.NDArray[np.float32]
+
+DUPLICATE_COSINE = 0.98
+"""Pictures nearer to each other than this count as one for `Query.unique`."""
+
+_KEPT_TEXTS = 4096  # embeddings of texts that are remembered
+_SAMPLE = 2048  # vectors that stand for the index in statistics
+
+
+@dataclass(frozen=True, kw_only=True)
+class Query:
+    """What to look for. At least one of text, image and like.
+
+    Attributes:
+        text: words. `beach -people` excludes, quotes keep a phrase together; see `phrases`.
+        image: a picture to find the like of.
+        like: id of an item of the index to find the like of; it is not among the hits itself.
+        crop: part of the picture (or of the item): left, top, right, bottom as fractions of its width and height.
+        text_weight: where a text and a picture are both given: 0 for the picture alone, 1 for the text alone.
+        where: which pictures may be found.
+        k: most hits.
+        offset: hits that are left out at the front, for pages.
+        min_score: hits below this cosine are left out; "auto" works out where the query's matches end.
+        unique: of near-duplicates only the nearest is a hit.
+        templates: sentences that a short phrase is put into; empty embeds texts bare.
+
+    Raises:
+        ValueError: a value that makes no sense, or nothing to look for.
+    """
+
+    text: str = ""
+    image: Image.Image | None = None
+    like: int | None = None
+    crop: tuple[float, float, float, float] | None = None
+    text_weight: float = 0.5
+    where: Filter = field(default_factory=Filter)
+    k: int = 50
+    offset: int = 0
+    min_score: float | Literal["auto"] | None = None
+    unique: bool = False
+    templates: tuple[str, ...] = TEMPLATES
+
+    def __post_init__(self) -> None:
+        if self.k < 1:
+            raise ValueError(f"k is {self.k}: ask for at least 1 picture")
+        if self.offset < 0:
+            raise ValueError(f"offset is {self.offset}: it must be at least 0")
+        if not 0 <= self.text_weight <= 1:
+            raise ValueError(f"text_weight is {self.text_weight}: it must be between 0 and 1")
+        if isinstance(self.min_score, float) and not math.isfinite(self.min_score):
+            raise ValueError(f"min_score is {self.min_score}: it must be a number, or auto")
+        if self.image is not None and self.like is not None:
+            raise ValueError("give a picture or an item of the index to find the like of, and not both")
+        if self.image is None and self.like is None:
+            if self.crop is not None:
+                raise ValueError("crop is of a picture: give one, or an item of the index")
+            if not parse(self.text).wanted:
+                raise ValueError("the text to search for is empty: write what the picture shows")
+        if self.crop is not None:
+            left, top, right, bottom = self.crop
+            if not (0 <= left < right <= 1 and 0 <= top < bottom <= 1):
+                raise ValueError(
+                    f"crop is {self.crop}: left, top, right, bottom must be fractions of the picture, 0 to 1"
+                )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,36 +102,73 @@ class Hit:
     Attributes:
         rank: 1 for the nearest.
         score: cosine with the query, -1 to 1.
-        path: of the picture, or of the shard that holds it.
-        key: of the sample in the shard; None for a file.
-        caption: where the source has one.
-        width: pixels.
-        height: pixels.
-        thumbnail: JPEG.
+        picture: what the index knows of it.
+        load: gives the thumbnail of an item.
     """
 
     rank: int
     score: float
-    path: Path
-    key: str | None
-    caption: str | None
-    width: int
-    height: int
-    thumbnail: bytes = field(repr=False)
+    picture: Picture
+    load: Callable[[int], bytes] = field(repr=False, compare=False)
+
+    @property
+    def thumbnail(self) -> bytes:
+        """JPEG, read when it is asked for."""
+        return self.load(self.picture.id)
+
+    @property
+    def id(self) -> int:
+        """Of the item in its index."""
+        return self.picture.id
+
+    @property
+    def path(self) -> Path:
+        """Where the picture lies, absolute; for packed folders the shard."""
+        return self.picture.file
+
+    @property
+    def key(self) -> str | None:
+        """Of the sample in the shard; None for a file."""
+        return self.picture.key
+
+    @property
+    def caption(self) -> str | None:
+        """Where the source has one."""
+        return self.picture.caption
 
     @property
     def name(self) -> str:
         """Short: the sample's key, or the file's name."""
-        return self.key if self.key is not None else self.path.name
+        return self.picture.name
+
+
+@dataclass(frozen=True, kw_only=True)
+class Found:
+    """The answer to a query.
+
+    Attributes:
+        hits: nearest first; pictures of equal score in the index's order.
+        threshold: the least score of a hit; None where none was asked for.
+        num_candidates: pictures that the filter let through.
+        seconds: from question to answer.
+        nothing: there is nothing in the index that matches: no candidates, or none that reaches the threshold.
+    """
+
+    hits: tuple[Hit, ...]
+    threshold: float | None
+    num_candidates: int
+    seconds: float
+    nothing: bool
 
 
 class SearchIndex:
-    """An index that answers queries exactly, by comparing with every vector.
+    """An index that answers queries; safe to use from several threads, also while another process indexes.
 
-    The model and the vectors are loaded with the first query.
+    The model is loaded with the first query that needs it, and of it only the tower that the query needs.
 
     Attributes:
         path: of the index.
+        reader: its pictures.
     """
 
     def __init__(
@@ -63,7 +177,7 @@ class SearchIndex:
         """Open an index.
 
         Args:
-            path: written by `pocketclip index`.
+            path: folder written by `pocketclip index`.
             model: folder of the exported model; None takes the one that the index remembers.
             threads: of the network; None for one per core.
 
@@ -72,23 +186,16 @@ class SearchIndex:
             ValueError: not an index, damaged, of another version.
         """
         self.path = Path(path)
-        self._reader = IndexReader(self.path)
+        self.reader = IndexReader(self.path)
         self._model_folder = None if model is None else Path(model)
         self._threads = threads
-
-    @property
-    def source(self) -> Path:
-        """The folder that was indexed."""
-        return self._reader.meta.source
-
-    @property
-    def skipped(self) -> tuple[Skipped, ...]:
-        """Pictures of the source that could not be used, and why."""
-        return tuple(self._reader.skipped())
+        self._texts: OrderedDict[str, Rows] = OrderedDict()
+        self._lock = Lock()
+        self._sample: tuple[int, Rows] | None = None
 
     def __len__(self) -> int:
-        """Number of pictures."""
-        return len(self._vectors[0])
+        """Number of items: pictures, and frames of videos."""
+        return len(self.reader)
 
     @cached_property
     def model(self) -> ExportedModel:
@@ -98,8 +205,10 @@ class SearchIndex:
             FileNotFoundError: it is not where the index remembers it.
             ValueError: the folder holds another model, or a damaged one.
         """
-        meta = self._reader.meta
-        nearby = self.path.absolute().parent / meta.model_nearby
+        from pocketclip.runtime import ExportedModel
+
+        meta = self.reader.meta
+        nearby = self.path.absolute() / meta.model_nearby
         folder = self._model_folder or (nearby if nearby.is_dir() else meta.model)
         if not folder.is_dir():
             raise FileNotFoundError(
@@ -114,62 +223,133 @@ class SearchIndex:
             )
         return model
 
-    @cached_property
-    def _vectors(self) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
-        return self._reader.vectors()
-
-    def search(self, text: str | None = None, *, image: Image.Image | None = None, k: int = 10) -> list[Hit]:
-        """The k nearest pictures, nearest first.
+    def search(self, query: Query | str) -> Found:
+        """The pictures nearest to a query.
 
         Args:
-            text: what to look for; or
-            image: a picture to find the like of.
-            k: most hits.
+            query: what to look for; a text stands for `Query(text=...)`.
 
         Returns:
-            At most k hits; fewer when the index is smaller. Pictures of equal score keep the index's order.
+            The hits, and whether anything matches.
 
         Raises:
-            ValueError: not exactly one of text and image, an empty text, k below 1, or the wrong model.
+            ValueError: nothing to look for, no such item, or the wrong model.
             FileNotFoundError: the model is not where the index remembers it.
         """
-        if k < 1:
-            raise ValueError(f"k is {k}: ask for at least 1 picture")
-        if (text is None) == (image is None):
-            raise ValueError("search needs a text or a picture, and not both")
-        if image is not None:
-            query_1D = self.model.embed_images([to_rgb(image, name="the query picture")])
-        else:
-            assert text is not None
-            if not text.strip():
-                raise ValueError("the text to search for is empty: write what the picture shows")
-            query_1D = self.model.embed_texts([text])
-        return self._nearest(query_1D[0], k=k)
-
-    def _nearest(self, query_D: npt.NDArray[np.float32], *, k: int) -> list[Hit]:
-        ids_N, vectors_ND = self._vectors
-        score_N = vectors_ND @ query_D
-        best = _top(score_N, k)
-        pictures = self._reader.pictures([int(number) for number in ids_N[best]])
-        return [
-            Hit(
-                rank=rank,
-                score=float(score_N[row]),
-                path=self.source / picture.path,
-                key=picture.key,
-                caption=picture.caption,
-                width=picture.width,
-                height=picture.height,
-                thumbnail=picture.thumbnail,
+        started = time.perf_counter()
+        query = Query(text=query) if isinstance(query, str) else query
+        allowed = self.reader.select(query.where) if query.where else None
+        num_candidates = len(self.reader) if allowed is None else len(allowed)
+        query_D = self.embed(query)
+        ids, scores, threshold = self._ranked(query_D, query, allowed)
+        page = slice(query.offset, query.offset + query.k)
+        pictures = self.reader.items([int(number) for number in ids[page]])
+        hits = tuple(
+            Hit(rank=rank, score=float(score), picture=picture, load=self.reader.thumbnail)
+            for rank, (score, picture) in enumerate(
+                zip(scores[page], pictures, strict=True), start=query.offset + 1
             )
-            for rank, (row, picture) in enumerate(zip(best, pictures, strict=True), start=1)
-        ]
+        )
+        return Found(
+            hits=hits,
+            threshold=threshold,
+            num_candidates=num_candidates,
+            seconds=time.perf_counter() - started,
+            nothing=not len(ids),
+        )
+
+    def embed(self, query: Query) -> Rows:
+        """The query as one unit vector float32 [D], comparable with those of the pictures."""
+        phrases = parse(query.text)
+        parts: list[Rows] = []
+        if phrases.wanted:
+            parts.append(direction.mean(np.stack([self._phrase(p, query.templates) for p in phrases.wanted])))
+        if query.image is not None or query.like is not None:
+            parts.append(self._picture(query))
+        if len(parts) == 2:
+            text_D, image_D = parts
+            wanted_D = direction.mix(
+                text_D, image_D, text_weight=query.text_weight, sample_SD=self._vectors_sample()
+            )
+        else:
+            wanted_D = parts[0]
+        if phrases.unwanted:
+            unwanted = np.stack([self._phrase(p, query.templates) for p in phrases.unwanted])
+            wanted_D = direction.without(wanted_D, unwanted)
+        return wanted_D
+
+    def embed_texts(self, texts: Sequence[str]) -> Rows:
+        """Unit vectors float32 [N, D] of texts as they are; texts that were asked before are remembered."""
+        with self._lock:
+            known = {text: self._texts[text] for text in texts if text in self._texts}
+            for text in known:
+                self._texts.move_to_end(text)
+        new = [text for text in dict.fromkeys(texts) if text not in known]
+        if new:
+            known |= dict(zip(new, self.model.embed_texts(new), strict=True))
+            with self._lock:
+                self._texts |= {text: known[text] for text in new}
+                while len(self._texts) > _KEPT_TEXTS:
+                    self._texts.popitem(last=False)
+        return np.stack([known[text] for text in texts])
+
+    def _phrase(self, phrase: str, templates: Sequence[str]) -> Rows:
+        return direction.mean(self.embed_texts(prompts(phrase, templates)))
+
+    def _picture(self, query: Query) -> Rows:
+        if query.like is not None and query.crop is None:
+            return self.reader.vectors.rows([query.like])[0]
+        from pocketclip.data.picture import decode, to_rgb
+
+        if query.like is not None:
+            image = decode(self.reader.thumbnail(query.like), name=f"item {query.like}")
+        else:
+            assert query.image is not None
+            image = to_rgb(query.image, name="the query picture")
+        if query.crop is not None:
+            left, top, right, bottom = query.crop
+            width, height = image.size
+            image = image.crop(
+                (
+                    math.floor(left * width),
+                    math.floor(top * height),
+                    math.ceil(right * width),
+                    math.ceil(bottom * height),
+                )
+            )
+        return self.model.embed_images([image])[0]
+
+    def _ranked(
+        self, query_D: Rows, query: Query, allowed: npt.NDArray[np.int64] | None
+    ) -> tuple[npt.NDArray[np.int64], Rows, float | None]:
+        """Ids and scores of the hits up to the asked page's end, and the threshold."""
+        wanted = query.offset + query.k
+        more = wanted * 3 + 20 if query.unique else wanted + (query.like is not None)
+        ids, scores = self.reader.vectors.search(query_D, more, among=allowed)
+        if query.like is not None:
+            others = ids != query.like
+            ids, scores = ids[others], scores[others]
+        threshold = None if query.min_score is None or query.min_score == "auto" else query.min_score
+        if threshold is not None:
+            ids, scores = ids[scores >= threshold], scores[scores >= threshold]
+        if query.unique and len(ids):
+            rows = self.reader.vectors.rows([int(number) for number in ids])
+            kept = _distinct(rows)
+            ids, scores = ids[kept], scores[kept]
+        return ids[:wanted], scores[:wanted], threshold
+
+    def _vectors_sample(self) -> Rows:
+        """Vectors that stand for the index, float32 [S, D]."""
+        generation = self.reader.generation()
+        if self._sample is None or self._sample[0] != generation:
+            self._sample = (generation, self.reader.vectors.sample(_SAMPLE, seed=0))
+        return self._sample[1]
 
 
-def _top(score_N: npt.NDArray[np.float32], k: int) -> npt.NDArray[np.intp]:
-    """Rows of the k largest scores, largest first, ties in row order."""
-    if k >= len(score_N):
-        return np.argsort(-score_N, kind="stable")
-    least = np.partition(score_N, -k)[-k]
-    candidates = np.flatnonzero(score_N >= least)
-    return candidates[np.argsort(-score_N[candidates], kind="stable")][:k]
+def _distinct(rows_ND: Rows) -> list[int]:
+    """Rows that are not near-duplicates of an earlier one that is kept."""
+    kept: list[int] = []
+    for row, vector_D in enumerate(rows_ND):
+        if not kept or float((rows_ND[kept] @ vector_D).max()) < DUPLICATE_COSINE:
+            kept.append(row)
+    return kept
