@@ -80,7 +80,9 @@ class Filter:
 
 
 def conditions(where: Filter) -> tuple[str, list[Value]]:
-    """A filter as the part of an SQL statement that follows WHERE, over `items AS i` and `files AS f`.
+    """A filter as the part of an SQL statement that follows WHERE in `SELECT ... FROM items AS i`.
+
+    An item is in a folder when any of its files is. `km_between` must be a function of the connection.
 
     Returns:
         The condition ("1" for the empty filter) and the values of its question marks.
@@ -92,7 +94,7 @@ def conditions(where: Filter) -> tuple[str, list[Value]]:
         parts.append(condition)
         values.extend(given)
 
-    moment = "coalesce(i.taken, f.modified)"
+    moment = "coalesce(i.taken, i.modified)"
     if where.taken_from is not None:
         hold(f"{moment} >= ?", earliest(where.taken_from))
     if where.taken_to is not None:
@@ -117,23 +119,20 @@ def conditions(where: Filter) -> tuple[str, list[Value]]:
 
 
 def _hold_folder(folder: str, hold: Callable[..., None]) -> None:
-    """Ranges, so that an index of paths can answer: all texts that begin with "a/b/" lie from it to before "a/b0".
+    """A range of paths: all texts that begin with "a/b/" lie from it to before "a/b0", since "0" follows "/".
 
-    Paths that are not UTF-8 are stored as bytes, which SQLite compares among themselves only.
+    Paths that are not UTF-8 are stored as bytes; cast to text, they compare byte by byte like all others.
     """
-    inside = folder.strip().rstrip("/")
-    column = "f.path"
-    if Path(folder).is_absolute():
-        column, inside = "f.folder || '/' || f.path", inside or ""
-    if inside in ("", "."):
+    inside = os.fsencode(folder.strip().rstrip("/"))
+    if inside in (b"", b"."):
         return
-    first, after = f"{inside}/", f"{inside}0"  # "0" follows "/"
+    place = "CAST(f.path AS TEXT)"
+    if Path(folder).is_absolute():
+        place = f"CAST(f.folder AS TEXT) || '/' || {place}"
     hold(
-        f"(({column} >= ? AND {column} < ?) OR ({column} >= ? AND {column} < ?))",
-        first,
-        after,
-        os.fsencode(first),
-        os.fsencode(after),
+        f"i.sha256 IN (SELECT f.sha256 FROM files AS f WHERE {place} >= CAST(? AS TEXT) AND {place} < CAST(? AS TEXT))",
+        inside + b"/",
+        inside + b"0",
     )
 
 
