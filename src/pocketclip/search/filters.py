@@ -126,11 +126,11 @@ def _hold_folder(folder: str, hold: Callable[..., None]) -> None:
     inside = os.fsencode(folder.strip().rstrip("/"))
     if inside in (b"", b"."):
         return
-    place = "CAST(f.path AS TEXT)"
+    place = "CAST(h.path AS TEXT)"
     if Path(folder).is_absolute():
-        place = f"CAST(f.folder AS TEXT) || '/' || {place}"
+        place = f"CAST(h.folder AS TEXT) || '/' || {place}"
     hold(
-        f"i.sha256 IN (SELECT f.sha256 FROM files AS f WHERE {place} >= CAST(? AS TEXT) AND {place} < CAST(? AS TEXT))",
+        f"i.sha256 IN (SELECT h.sha256 FROM files AS h WHERE {place} >= CAST(? AS TEXT) AND {place} < CAST(? AS TEXT))",
         inside + b"/",
         inside + b"0",
     )

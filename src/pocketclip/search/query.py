@@ -243,12 +243,13 @@ class SearchIndex:
         query_D = self.embed(query)
         ids, scores, threshold = self._ranked(query_D, query, allowed)
         page = slice(query.offset, query.offset + query.k)
-        pictures = self.reader.items([int(number) for number in ids[page]])
+        pictures = self.reader.find([int(number) for number in ids[page]])
         hits = tuple(
-            Hit(rank=rank, score=float(score), picture=picture, load=self.reader.thumbnail)
-            for rank, (score, picture) in enumerate(
-                zip(scores[page], pictures, strict=True), start=query.offset + 1
+            Hit(rank=rank, score=float(score), picture=pictures[number], load=self.reader.thumbnail)
+            for rank, (number, score) in enumerate(
+                zip(ids[page].tolist(), scores[page], strict=True), query.offset + 1
             )
+            if number in pictures  # not deleted in this very moment
         )
         return Found(
             hits=hits,
