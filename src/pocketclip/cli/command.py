@@ -28,6 +28,7 @@ from pocketclip.cli.extras import require
 from pocketclip.cli.filter import Filter, Score
 from pocketclip.cli.finetune import Finetune
 from pocketclip.cli.hub import Upload
+from pocketclip.cli.index import Index
 from pocketclip.cli.plot import Plot
 from pocketclip.cli.probe import Probe
 from pocketclip.cli.published import Join, Publish
@@ -36,7 +37,6 @@ from pocketclip.cli.terminal import drop_output, flush_output, readable_streams,
 from pocketclip.cli.train import Train, TrainRecipe
 from pocketclip.cli.verbs import (
     Demo,
-    Index,
     Search,
     UsageError,
     Verb,

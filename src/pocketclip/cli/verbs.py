@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from shlex import quote
 from typing import TYPE_CHECKING, Annotated, Protocol
@@ -44,41 +44,6 @@ class Verb(Protocol):
     def run(self) -> Outcome:
         """Does it."""
         ...
-
-
-@dataclass(frozen=True, kw_only=True)
-class Index:
-    """Embed the pictures of a folder with an exported model, so that they can be searched.
-
-    Examples:
-        pocketclip index photos/ photos.sqlite --model exported/
-        pocketclip index data/ validation.sqlite --model exported/ --split validation
-    """
-
-    source: Positional[Path]
-    """Folder of pictures, or a folder written by `pocketclip pack`."""
-    out: Positional[Path]
-    """The index, one file."""
-    model: Path
-    """Folder written by `pocketclip export`."""
-    split: Annotated[tuple[str, ...], arg(metavar="SPLIT ...", help_behavior_hint="(default: all)")] = ()
-    """Splits of a packed folder."""
-    json: bool = False
-    """Print JSON."""
-
-    def run(self) -> Outcome:
-        """Indexes."""
-        from pocketclip.search import IndexConfig, index
-
-        summary = index(self.source, self.out, model=self.model, config=IndexConfig(splits=self.split))
-        rate = f"{summary.pictures_per_second:.0f} a second"
-        lines = [f"{summary.num_pictures} pictures in {self.out} ({rate})"]
-        lines += some([(skipped.name, skipped.reason) for skipped in summary.skipped], what="skipped")
-        values = {
-            "pictures": summary.num_pictures,
-            "skipped": [asdict(skipped) for skipped in summary.skipped],
-        }
-        return Outcome("\n".join(lines), values)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -90,7 +90,7 @@ def demo(out: Path, *, config: DemoConfig, announce: Callable[[str], object] = p
         out / "emoji",
         out / "reinforced",
         out / "exported",
-        out / "index.sqlite",
+        out / "pictures.index",
     )
     with clock.step("pack the emoji data set"):
         packed = pack_emoji(data, config=EmojiConfig(max_concepts=600 if config.quick else None))
@@ -114,8 +114,7 @@ def demo(out: Path, *, config: DemoConfig, announce: Callable[[str], object] = p
         if not (exported / "manifest.json").is_file():
             export(out / REINFORCED / CHECKPOINT_FILE, exported)
     with clock.step("index the test pictures and search them"):
-        if not database.is_file():
-            index(data, database, model=exported, config=IndexConfig(splits=TESTS))
+        index([data], database, model=exported, config=IndexConfig(splits=TESTS))
         sheets = draw_sheets(database, packed=data, splits=TESTS, out=out / "sheets")
     content = _content(out, packed=packed, report=report, clock=clock, config=config)
     write_report(out / "report.html", content=replace(content, sheets=sheets))
@@ -199,7 +198,7 @@ def _content(
         commands=(
             Command(
                 purpose="Search the test pictures with the exported student; torch is not needed.",
-                text=f'pocketclip search {quote(str(out / "index.sqlite"))} "a red heart" --sheet hearts.png',
+                text=f'pocketclip search {quote(str(out / "pictures.index"))} "a red heart" --sheet hearts.png',
             ),
         ),
     )

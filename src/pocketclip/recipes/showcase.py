@@ -12,7 +12,7 @@ from pocketclip.data.picture import decode
 from pocketclip.data.sample import Sample
 from pocketclip.data.shard import ShardReader
 from pocketclip.recipes.report import Sheet
-from pocketclip.search import Row, SearchIndex, SheetConfig, contact_sheet
+from pocketclip.search import Query, Row, SearchIndex, SheetConfig, contact_sheet
 
 # Words that are nobody's caption: what a person would type, from words of the captions to words that none has.
 QUERIES = (
@@ -56,7 +56,7 @@ def draw_sheets(database: Path, *, packed: Path, splits: Sequence[str], out: Pat
             "What came instead.",
         ),
         "words": (
-            [Row(title=query, hits=search.search(query, k=_HITS)) for query in QUERIES],
+            [Row(title=query, hits=search.search(Query(text=query, k=_HITS)).hits) for query in QUERIES],
             "Words that are nobody's caption",
             "What a person might type; nobody can say which answer is right.",
         ),
@@ -83,7 +83,7 @@ def _ask(search: SearchIndex, samples: Sequence[Sample]) -> tuple[list[Row], lis
     found, missed = [], []
     for sample in samples:
         caption = sample.captions[0]
-        row = Row(title=caption, hits=search.search(caption, k=_HITS), expected=(caption,))
+        row = Row(title=caption, hits=search.search(Query(text=caption, k=_HITS)).hits, expected=(caption,))
         right = [row.is_right(hit) for hit in row.hits]
         if right[0]:
             found.append(row)
@@ -94,7 +94,8 @@ def _ask(search: SearchIndex, samples: Sequence[Sample]) -> tuple[list[Row], lis
 
 def _picture_row(search: SearchIndex, sample: Sample) -> Row:
     image = decode(sample.image, name=sample.key)
-    others = [hit for hit in search.search(image=image, k=_HITS + 1) if hit.key != sample.key][:_HITS]
+    nearest = search.search(Query(image=image, k=_HITS + 1)).hits
+    others = [hit for hit in nearest if hit.key != sample.key][:_HITS]
     hits = [replace(hit, rank=rank) for rank, hit in enumerate(others, start=1)]
     return Row(title=sample.captions[0], hits=hits, expected=(sample.captions[0],), image=image)
 

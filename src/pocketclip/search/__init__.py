@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pocketclip.search.build import IndexConfig, IndexSummary, index
-from pocketclip.search.query import Hit, SearchIndex
+from pocketclip.search.query import Hit, Query, SearchIndex
 from pocketclip.search.sheet import Row, SheetConfig, contact_sheet
 from pocketclip.search.store import Skipped
 
@@ -11,6 +11,7 @@ __all__ = [
     "Hit",
     "IndexConfig",
     "IndexSummary",
+    "Query",
     "Row",
     "SearchIndex",
     "SheetConfig",

@@ -1,37 +1,53 @@
-"""One SQLite file: the pictures of an index, their vectors, and which model made them.
+"""Reading an index: the pictures, where they lie, their thumbnails, and their vectors.
 
-Shapes: N pictures, D embedding.
+SQLite holds the truth; every question sees one state of it, whatever is being indexed meanwhile.
 """
 
 from __future__ import annotations
 
-import errno
 import os
 import sqlite3
-from collections.abc import Generator, Iterable, Mapping, Sequence
-from contextlib import closing, contextmanager
-from dataclasses import dataclass, field
+import weakref
+from collections import deque
+from collections.abc import Generator, Iterable, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING, Literal
 from urllib.parse import quote
 
 import numpy as np
 import numpy.typing as npt
 
-FORMAT = "pocketclip-index"
-VERSION = "1"
+from pocketclip.data.shard import ShardReader
+from pocketclip.search.filters import conditions, km_between
+from pocketclip.search.schema import (
+    FORMAT,
+    PICTURES_FILE,
+    THUMBNAILS_FILE,
+    VERSION,
+    Value,
+    load_path,
+    printable,
+)
+from pocketclip.search.vectors import VectorReader
 
-_SCHEMA = """
-CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
-CREATE TABLE pictures (
-  id INTEGER PRIMARY KEY, path NOT NULL, key TEXT, sha256 TEXT NOT NULL,
-  width INTEGER NOT NULL, height INTEGER NOT NULL, caption TEXT, thumbnail BLOB NOT NULL
-);
-CREATE TABLE vectors (id INTEGER PRIMARY KEY REFERENCES pictures, vector BLOB NOT NULL);
-CREATE TABLE skipped (name TEXT NOT NULL, reason TEXT NOT NULL);
-"""
-_PICTURE = "path, key, sha256, width, height, caption, thumbnail"
-_VECTOR_TYPE = np.dtype("<f4")
+if TYPE_CHECKING:
+    from pocketclip.search.filters import Filter
+
+Kind = Literal["picture", "raw", "video"]
+
 _MOST_MARKS = 900  # question marks of one statement that every SQLite takes
+_BUSY_S = 30.0
+_ITEM = (
+    "i.id, i.sha256, i.frame, i.at_s, i.kind, i.num_bytes, i.width, i.height, i.taken, i.latitude, i.longitude, "
+    "i.caption, f.folder, f.path, f.key, f.modified"
+)
+_FIRST_FILE = (
+    "items AS i JOIN files AS f ON f.id = (SELECT min(id) FROM entries AS e WHERE e.sha256 = i.sha256)"
+)
+_MOMENT = "coalesce(i.taken, i.modified)"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,46 +55,74 @@ class IndexMeta:
     """What an index says of itself.
 
     Attributes:
-        source: folder that was indexed, absolute.
         model: folder of the exported model, absolute.
         model_nearby: the same, relative to the index: both may be moved together.
         model_digest: of that model's manifest; vectors of other digests are never compared with these.
         embed_dim: D.
+        folders: source folders, absolute, in the order in which they came.
     """
 
-    source: Path
     model: Path
     model_nearby: Path
     model_digest: str
     embed_dim: int
+    folders: tuple[Path, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Picture:
-    """A picture of an index.
+    """An item of an index, with the first of the places where it lies.
 
     Attributes:
-        path: of the picture, or of the shard that holds it, relative to the source.
+        id: the same for as long as the content is in the index; never used again.
+        folder: source folder, absolute.
+        path: of the file, or of the shard that holds it, relative to `folder`.
         key: of the sample in the shard; None for a file.
-        sha256: of the encoded picture.
+        frame: 0 for a still, the number of the sampled frame for a video.
+        at_s: seconds from the start of a video; None for a still.
+        sha256: of the encoded file.
+        kind: what it comes from.
+        num_bytes: of the encoded file.
         width: pixels, upright.
         height: pixels, upright.
+        taken: local time, ISO 8601 to the second, where the file says it.
+        modified: of the file, UTC, ISO 8601 to the second.
+        latitude: degrees, where the file says it.
+        longitude: degrees.
         caption: where the source has one.
-        thumbnail: JPEG.
     """
 
+    id: int
+    folder: Path
     path: Path
     key: str | None
+    frame: int
+    at_s: float | None
     sha256: str
+    kind: Kind
+    num_bytes: int
     width: int
     height: int
+    taken: str | None
+    modified: str
+    latitude: float | None
+    longitude: float | None
     caption: str | None
-    thumbnail: bytes = field(repr=False)
+
+    @property
+    def name(self) -> str:
+        """Short: the sample's key, or the file's name."""
+        return self.key if self.key is not None else self.path.name
+
+    @property
+    def file(self) -> Path:
+        """The file, or the shard, absolute."""
+        return self.folder / self.path
 
 
 @dataclass(frozen=True, kw_only=True)
 class Skipped:
-    """A picture of the source that is not in the index.
+    """A file of a source folder that is not in the index.
 
     Attributes:
         name: path, or "shard: key".
@@ -89,63 +133,16 @@ class Skipped:
     reason: str
 
 
-class IndexWriter:
-    """Appends to an index under construction; see `write_index_file`."""
-
-    def __init__(self, database: sqlite3.Connection) -> None:
-        self._database = database
-
-    def add(self, pictures: Sequence[Picture], vectors_ND: npt.NDArray[np.float32]) -> None:
-        """Pictures and their vectors float32 [N, D], in this order."""
-        assert len(pictures) == len(vectors_ND)
-        for picture, vector in zip(pictures, vectors_ND.astype(_VECTOR_TYPE, copy=False), strict=True):
-            cursor = self._database.execute(
-                f"INSERT INTO pictures ({_PICTURE}) VALUES (?, ?, ?, ?, ?, ?, ?)",
-                (
-                    _store_path(picture.path),
-                    picture.key,
-                    picture.sha256,
-                    picture.width,
-                    picture.height,
-                    picture.caption,
-                    picture.thumbnail,
-                ),
-            )
-            self._database.execute("INSERT INTO vectors VALUES (?, ?)", (cursor.lastrowid, vector.tobytes()))
-
-    def skip(self, skipped: Skipped) -> None:
-        """A picture that could not be used."""
-        self._database.execute("INSERT INTO skipped VALUES (?, ?)", (skipped.name, skipped.reason))
-
-
-@contextmanager
-def create(path: Path, meta: IndexMeta) -> Generator[IndexWriter, None, None]:
-    """Fills an empty file with an index. Its bytes depend on its content only.
-
-    Raises:
-        OSError: it cannot be written, for instance because the disk is full.
-    """
-    try:
-        with closing(sqlite3.connect(path, isolation_level=None)) as database:
-            # the file is published whole by its owner: neither a journal nor flushes are of use here
-            database.execute("PRAGMA journal_mode = OFF")
-            database.execute("PRAGMA synchronous = OFF")
-            database.executescript(_SCHEMA)
-            database.execute("BEGIN")
-            database.executemany("INSERT INTO meta VALUES (?, ?)", _meta_rows(meta).items())
-            yield IndexWriter(database)
-            database.execute("COMMIT")
-    except sqlite3.OperationalError as error:
-        full = error.sqlite_errorcode in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_WRITE)
-        raise OSError(errno.ENOSPC if full else errno.EIO, str(error), str(path)) from error
+class ItemGoneError(ValueError):
+    """There is no item of that number: it never was, or its last file was deleted."""
 
 
 class IndexReader:
-    """Reads an index; opens the file anew for each question, so it serves any thread.
+    """Reads an index. Any number of threads may ask while another process indexes.
 
     Attributes:
-        path: of the index.
-        meta: what it says of itself.
+        path: folder of the index.
+        meta: what it said of itself when it was opened.
     """
 
     def __init__(self, path: Path) -> None:
@@ -153,128 +150,306 @@ class IndexReader:
 
         Raises:
             FileNotFoundError: there is none.
-            ValueError: the file is not an index, is damaged, or of another version.
+            ValueError: not an index, damaged, or of another version.
         """
-        self.path = path
-        if not path.is_file():
-            raise FileNotFoundError(
-                f"{path} is not there: run `pocketclip index PICTURES {path} --model EXPORTED` first"
-            )
-        with self._rows("SELECT key, value FROM meta") as rows:
-            values = {str(key): value for key, value in rows}
-        if values.get("format") != FORMAT:
-            raise ValueError(f"{path} is an SQLite file but not an index of pictures: choose another file")
-        if values.get("version") != VERSION:
-            raise ValueError(
-                f"{path} is an index of version {values.get('version')} and this pocketclip reads version "
-                f"{VERSION}: index the pictures again"
-            )
-        try:
-            self.meta = IndexMeta(
-                source=_load_path(values["source"]),
-                model=_load_path(values["model"]),
-                model_nearby=_load_path(values["model_nearby"]),
-                model_digest=str(values["model_digest"]),
-                embed_dim=int(values["embed_dim"] or 0),
-            )
-        except (KeyError, ValueError, TypeError) as error:
-            raise ValueError(f"{path} is damaged (meta: {error}): index the pictures again") from error
+        self.path = Path(path)
+        if not (self.path / PICTURES_FILE).is_file():
+            raise _no_index(self.path)
+        self._pictures = _Connections(self.path, PICTURES_FILE)
+        self._thumbnails = _Connections(self.path, THUMBNAILS_FILE)
+        self._closed = weakref.finalize(self, _close, self._pictures, self._thumbnails)
+        self.meta = self._read_meta()
 
-    def vectors(self) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
-        """All ids [N], ascending, and their vectors float32 [N, D].
+    def close(self) -> None:
+        """Lets go of the files; the reader cannot be asked any more."""
+        self._closed()
+
+    @cached_property
+    def vectors(self) -> VectorReader:
+        """The items' vectors; they follow what is indexed."""
+        return VectorReader(
+            self.path, embed_dim=self.meta.embed_dim, generation=self.generation, slots=self._slots
+        )
+
+    def generation(self) -> int:
+        """Grows with every change that is committed."""
+        return int(self._one("SELECT value FROM meta WHERE key = 'generation'"))
+
+    def __len__(self) -> int:
+        """Number of items."""
+        return int(self._one("SELECT count(*) FROM items"))
+
+    def items(self, ids: Sequence[int]) -> list[Picture]:
+        """The items with these numbers, in this order.
 
         Raises:
-            ValueError: a vector is damaged.
+            ItemGoneError: one is not there (any more).
         """
-        num_bytes = self.meta.embed_dim * _VECTOR_TYPE.itemsize
-        ids: list[int] = []
-        blobs: list[bytes] = []
-        with self._rows("SELECT id, vector FROM vectors ORDER BY id") as rows:
-            for number, blob in rows:
-                assert isinstance(number, int)
-                if not isinstance(blob, bytes) or len(blob) != num_bytes:
-                    raise ValueError(f"{self.path} is damaged (vector {number}): index the pictures again")
-                ids.append(number)
-                blobs.append(blob)
-        flat = np.frombuffer(b"".join(blobs), dtype=_VECTOR_TYPE)
-        vectors_ND = flat.reshape(len(ids), self.meta.embed_dim).astype(np.float32, copy=False)
-        return np.array(ids, dtype=np.int64), vectors_ND
-
-    def pictures(self, ids: Sequence[int]) -> list[Picture]:
-        """The pictures with these ids, in this order.
-
-        Raises:
-            ValueError: an id is not there.
-        """
-        found: dict[int, Picture] = {}
-        for begin in range(0, len(ids), _MOST_MARKS):
-            some = ids[begin : begin + _MOST_MARKS]
-            marks = ", ".join("?" * len(some))
-            with self._rows(f"SELECT id, {_PICTURE} FROM pictures WHERE id IN ({marks})", some) as rows:
-                found |= {int(row[0] or 0): _picture(row[1:]) for row in rows}
+        found = self.find(ids)
         missing = [number for number in ids if number not in found]
         if missing:
-            raise ValueError(f"{self.path} is damaged (no picture {missing[0]}): index the pictures again")
+            raise ItemGoneError(f"{self.path} has no item {missing[0]}")
         return [found[number] for number in ids]
 
+    def find(self, ids: Sequence[int]) -> dict[int, Picture]:
+        """Those items with these numbers that are there."""
+        found: dict[int, Picture] = {}
+        for begin in range(0, len(ids), _MOST_MARKS):
+            some = [int(number) for number in ids[begin : begin + _MOST_MARKS]]
+            marks = ", ".join("?" * len(some))
+            rows = self._all(f"SELECT {_ITEM} FROM {_FIRST_FILE} WHERE i.id IN ({marks})", some)
+            found |= {int(row[0]): _picture(row) for row in rows}
+        return found
+
+    def page(
+        self, *, after: int = 0, limit: int = 100, order: Literal["newest", "added"] = "newest"
+    ) -> list[Picture]:
+        """Some items, from one on.
+
+        Args:
+            after: number of the last item of the page before; 0 for the first page.
+            limit: most items.
+            order: by time (taken, else modified), the latest first; or as they came into the index, the last first.
+
+        Raises:
+            ItemGoneError: `after` is not there any more.
+        """
+        condition, values = "1", list[Value]()
+        if after and order == "added":
+            condition, values = "i.id < ?", list[Value]([after])
+        elif after:
+            moment = self._all(f"SELECT {_MOMENT} FROM items AS i WHERE id = ?", [after])
+            if not moment:
+                raise ItemGoneError(f"{self.path} has no item {after}")
+            condition, values = f"({_MOMENT}, i.id) < (?, ?)", [moment[0][0], after]
+        by = f"{_MOMENT} DESC, i.id DESC" if order == "newest" else "i.id DESC"
+        rows = self._all(
+            f"SELECT {_ITEM} FROM {_FIRST_FILE} WHERE {condition} ORDER BY {by} LIMIT ?", [*values, limit]
+        )
+        return [_picture(row) for row in rows]
+
+    def places(self, id: int) -> list[Path]:  # noqa: A002 the word everywhere
+        """Every file, or shard, that holds an item, absolute; the first is the one that `items` names."""
+        rows = self._all(
+            "SELECT f.folder, f.path FROM items AS i JOIN files AS f ON f.sha256 = i.sha256 WHERE i.id = ? "
+            "ORDER BY f.id",
+            [id],
+        )
+        return [load_path(folder) / load_path(path) for folder, path in rows]
+
+    def file(self, id: int) -> tuple[Path, str | None]:  # noqa: A002
+        """Where an item lies: the file, or the shard, absolute, and the sample's key in the shard.
+
+        Raises:
+            ItemGoneError: it is not in the index.
+        """
+        (picture,) = self.items([id])
+        return picture.file, picture.key
+
+    def data(self, id: int) -> bytes:  # noqa: A002
+        """The encoded file, or the shard's sample, of an item.
+
+        Raises:
+            ItemGoneError: it is not in the index.
+            OSError: the file cannot be read.
+            ValueError: the shard has no such sample any more.
+        """
+        path, key = self.file(id)
+        if key is None:
+            return path.read_bytes()
+        shard = ShardReader(path)
+        if key not in shard.keys:
+            raise ValueError(f"{printable(path)} has no sample {key} any more: index the folder again")
+        return shard[shard.keys.index(key)].image
+
+    def thumbnail(self, id: int) -> bytes:  # noqa: A002
+        """JPEG, longest side 320 pixels or less.
+
+        Raises:
+            ItemGoneError: there is none of this item.
+        """
+        with self._thumbnails.lent() as database:
+            row = database.execute("SELECT jpeg FROM thumbnails WHERE item = ?", [id]).fetchone()
+        if row is None:
+            raise ItemGoneError(f"{self.path} has no item {id}")
+        return bytes(row[0])
+
+    def select(self, where: Filter) -> npt.NDArray[np.int64]:
+        """Numbers of the items that a filter lets through, int64 [N], ascending."""
+        condition, values = conditions(where)
+        rows = self._all(f"SELECT i.id FROM items AS i WHERE {condition} ORDER BY i.id", values)
+        return np.fromiter((row[0] for row in rows), dtype=np.int64, count=len(rows))
+
     def skipped(self) -> list[Skipped]:
-        """The pictures of the source that could not be used, in its order."""
-        with self._rows("SELECT name, reason FROM skipped ORDER BY rowid") as rows:
-            return [Skipped(name=str(name), reason=str(reason)) for name, reason in rows]
+        """The files that could not be used, by folder and path."""
+        rows = self._all(
+            "SELECT e.path, e.key, e.reason FROM entries AS e WHERE e.reason IS NOT NULL "
+            "ORDER BY e.folder, CAST(e.path AS BLOB), e.id",
+            (),
+        )
+        return [
+            Skipped(name=printable(load_path(path)) + (f": {key}" if key else ""), reason=str(reason))
+            for path, key, reason in rows
+        ]
+
+    def folders(self) -> list[str]:
+        """Folders that hold indexed files, relative to their source folder, sorted; those whose names are UTF-8."""
+        rows = self._all("SELECT DISTINCT path FROM entries WHERE sha256 IS NOT NULL", ())
+        parents = {os.path.dirname(path) for (path,) in rows if isinstance(path, str)}  # noqa: PTH120 a million of them
+        return sorted(parents - {""})
+
+    def tags(self, ids: Sequence[int]) -> dict[int, list[tuple[str, float]]]:
+        """Tags of items, with their scores, the best first."""
+        found: dict[int, list[tuple[str, float]]] = {int(number): [] for number in ids}
+        for begin in range(0, len(ids), _MOST_MARKS):
+            some = [int(number) for number in ids[begin : begin + _MOST_MARKS]]
+            marks = ", ".join("?" * len(some))
+            rows = self._all(
+                f"SELECT item, tag, score FROM tags WHERE item IN ({marks}) ORDER BY item, score DESC, tag",
+                some,
+            )
+            for item, tag, score in rows:
+                found[int(item)].append((str(tag), float(score)))
+        return found
+
+    def tag_counts(self) -> list[tuple[str, int]]:
+        """Every tag and how many items have it, the most frequent first."""
+        rows = self._all("SELECT tag, count(*) AS num FROM tags GROUP BY tag ORDER BY num DESC, tag", ())
+        return [(str(tag), int(num)) for tag, num in rows]
+
+    def _slots(self) -> tuple[int, npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+        """Generation, item numbers [N] ascending, and the slots [N] of their vectors, of one state of the index."""
+        with self._pictures.lent() as database:
+            database.execute("BEGIN")
+            try:
+                ((generation,),) = database.execute("SELECT value FROM meta WHERE key = 'generation'")
+                pairs = np.array(
+                    database.execute("SELECT id, slot FROM items ORDER BY id").fetchall(), dtype=np.int64
+                )
+            finally:
+                database.execute("ROLLBACK")
+        pairs = pairs.reshape(-1, 2)
+        return int(generation), pairs[:, 0].copy(), pairs[:, 1].copy()
+
+    def _read_meta(self) -> IndexMeta:
+        values = dict(self._all("SELECT key, value FROM meta", ()))
+        if values.get("format") != FORMAT:
+            raise ValueError(
+                f"{self.path} holds an SQLite file but no index of pictures: choose another folder"
+            )
+        if values.get("version") != VERSION:
+            raise ValueError(
+                f"{self.path} is an index of version {values.get('version')} and this pocketclip reads version "
+                f"{VERSION}: index the pictures again"
+            )
+        folders = self._all("SELECT path FROM folders ORDER BY id", ())
+        try:
+            return IndexMeta(
+                model=load_path(values["model"]),
+                model_nearby=load_path(values["model_nearby"]),
+                model_digest=str(values["model_digest"]),
+                embed_dim=int(values["embed_dim"] or 0),
+                folders=tuple(load_path(path) for (path,) in folders),
+            )
+        except (KeyError, ValueError, TypeError) as error:
+            raise ValueError(f"{self.path} is damaged (meta: {error}): index the pictures again") from error
+
+    def _all(self, question: str, values: Iterable[Value]) -> list[tuple]:
+        with self._pictures.lent() as database:
+            return database.execute(question, tuple(values)).fetchall()
+
+    def _one(self, question: str) -> int | str:
+        rows = self._all(question, ())
+        if not rows:
+            raise ValueError(f"{self.path} is damaged (meta): index the pictures again")
+        return rows[0][0]
+
+
+class _Connections:
+    """Read-only connections to one SQLite file; a thread takes one and gives it back."""
+
+    def __init__(self, folder: Path, name: str) -> None:
+        self._folder = folder
+        self._path = folder / name
+        self._idle: deque[sqlite3.Connection] = deque()
 
     @contextmanager
-    def _rows(
-        self, question: str, values: Iterable[int] = ()
-    ) -> Generator[Iterable[tuple[str | int | bytes | None, ...]], None, None]:
-        address = f"file:{quote(os.fsencode(self.path.absolute()))}?mode=ro&immutable=1"
+    def lent(self) -> Generator[sqlite3.Connection, None, None]:
         try:
-            with closing(sqlite3.connect(address, uri=True)) as database:
-                yield database.execute(question, tuple(values))
+            try:
+                database = self._idle.pop()
+            except IndexError:
+                database = self._open()
+            try:
+                yield database
+            finally:
+                self._idle.append(database)
         except sqlite3.DatabaseError as error:
+            if not self._path.is_file():
+                raise _no_index(self._folder) from error
             raise ValueError(
-                f"{self.path} is not a whole index of pictures ({error}): index the pictures again"
+                f"{self._path} is not a whole index of pictures ({error}): remove {self._folder} and index the "
+                f"pictures again"
             ) from error
 
+    def close(self) -> None:
+        while self._idle:
+            self._idle.pop().close()
 
-def _picture(row: Sequence[str | int | bytes | None]) -> Picture:
-    path, key, sha256, width, height, caption, thumbnail = row
-    assert isinstance(width, int)
-    assert isinstance(height, int)
-    assert isinstance(thumbnail, bytes)
-    return Picture(
-        path=_load_path(path),
-        key=None if key is None else str(key),
-        sha256=str(sha256),
-        width=width,
-        height=height,
-        caption=None if caption is None else str(caption),
-        thumbnail=thumbnail,
+    def _open(self) -> sqlite3.Connection:
+        address = f"file:{quote(os.fsencode(self._path.absolute()))}?mode=ro"
+        database = _connect(address)
+        try:
+            database.execute("SELECT 1 FROM sqlite_master").fetchone()
+        except sqlite3.OperationalError:
+            database.close()
+            if os.access(self._folder, os.W_OK):
+                raise
+            database = _connect(f"{address}&immutable=1")  # on a disc that cannot be written nobody indexes
+        database.create_function("km_between", 4, km_between, deterministic=True)
+        return database
+
+
+def _connect(address: str) -> sqlite3.Connection:
+    return sqlite3.connect(
+        address,
+        uri=True,
+        isolation_level=None,
+        check_same_thread=False,
+        timeout=_BUSY_S,
+        cached_statements=64,
     )
 
 
-def _meta_rows(meta: IndexMeta) -> Mapping[str, str | bytes]:
-    return {
-        "format": FORMAT,
-        "version": VERSION,
-        "source": _store_path(meta.source),
-        "model": _store_path(meta.model),
-        "model_nearby": _store_path(meta.model_nearby),
-        "model_digest": meta.model_digest,
-        "embed_dim": str(meta.embed_dim),
-    }
+def _close(*connections: _Connections) -> None:
+    for some in connections:
+        some.close()
 
 
-def _store_path(path: Path) -> str | bytes:
-    """Text where the path is UTF-8, its bytes otherwise: SQLite keeps both, text stays readable."""
-    name = path.as_posix()
-    try:
-        name.encode("utf-8")
-    except UnicodeEncodeError:
-        return os.fsencode(name)
-    return name
+def _no_index(path: Path) -> FileNotFoundError:
+    return FileNotFoundError(
+        f"{path} is not an index: run `pocketclip index PICTURES --out {path} --model EXPORTED` first"
+    )
 
 
-def _load_path(stored: str | int | bytes | None) -> Path:
-    if not isinstance(stored, str | bytes):
-        raise TypeError(f"{stored!r} is not a path")
-    return Path(os.fsdecode(stored))
+def _picture(row: tuple) -> Picture:
+    (id_, sha256, frame, at_s, kind, num_bytes, width, height, taken, latitude, longitude, caption) = row[:12]
+    folder, path, key, modified = row[12:]
+    return Picture(
+        id=id_,
+        folder=load_path(folder),
+        path=load_path(path),
+        key=key or None,
+        frame=frame,
+        at_s=at_s,
+        sha256=sha256.hex(),
+        kind=kind,
+        num_bytes=num_bytes,
+        width=width,
+        height=height,
+        taken=taken,
+        modified=modified,
+        latitude=latitude,
+        longitude=longitude,
+        caption=caption,
+    )
