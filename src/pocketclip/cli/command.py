@@ -32,15 +32,11 @@ from pocketclip.cli.index import Index
 from pocketclip.cli.plot import Plot
 from pocketclip.cli.probe import Probe
 from pocketclip.cli.published import Join, Publish
+from pocketclip.cli.search import Search
 from pocketclip.cli.shards import Pack, Reinforce
 from pocketclip.cli.terminal import drop_output, flush_output, readable_streams, say, sentence, who
 from pocketclip.cli.train import Train, TrainRecipe
-from pocketclip.cli.verbs import (
-    Demo,
-    Search,
-    UsageError,
-    Verb,
-)
+from pocketclip.cli.verbs import Demo, UsageError, Verb
 
 _VERBS: Mapping[str, type] = {
     "pack": Pack,

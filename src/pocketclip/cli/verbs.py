@@ -10,14 +10,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from shlex import quote
-from typing import TYPE_CHECKING, Annotated, Protocol
+from typing import Protocol
 
-from tyro.conf import Positional, arg
+from tyro.conf import Positional
 
 from pocketclip.cli.extras import require
-
-if TYPE_CHECKING:
-    from pocketclip.search import Hit
 
 
 @dataclass(frozen=True)
@@ -44,49 +41,6 @@ class Verb(Protocol):
     def run(self) -> Outcome:
         """Does it."""
         ...
-
-
-@dataclass(frozen=True, kw_only=True)
-class Search:
-    """Find pictures of an index by words, or by a picture.
-
-    Prints one line for each picture found: cosine, place, caption.
-
-    Examples:
-        pocketclip search photos.sqlite "a red bicycle"
-        pocketclip search photos.sqlite --picture bicycle.jpg --sheet found.png
-    """
-
-    index: Positional[Path]
-    """File written by `pocketclip index`."""
-    text: Annotated[Positional[str | None], arg(help_behavior_hint="(or --picture)")] = None
-    """What to look for."""
-    picture: Annotated[Path | None, arg(help_behavior_hint="(or TEXT)")] = None
-    """A picture to find the like of."""
-    k: Annotated[int, arg(aliases=["-k"])] = 10
-    """How many pictures."""
-    model: Annotated[Path | None, arg(help_behavior_hint="(default: as the index remembers)")] = None
-    """The exported model, if it was moved."""
-    sheet: Annotated[Path | None, arg(help_behavior_hint="(default: none)")] = None
-    """Draw the pictures found into this PNG."""
-    json: bool = False
-    """Print JSON."""
-
-    def run(self) -> Outcome:
-        """Searches."""
-        if (self.text is None) == (self.picture is None):
-            raise UsageError('search needs words ("a red bicycle") or --picture FILE, one of the two')
-        from pocketclip.data.picture import decode
-        from pocketclip.search import Row, SearchIndex, contact_sheet
-
-        index = SearchIndex(self.index, model=self.model)
-        image = decode(self.picture.read_bytes(), name=str(self.picture)) if self.picture else None
-        hits = index.search(self.text, image=image, k=self.k)
-        if self.sheet:
-            title = self.text if self.picture is None else self.picture.name
-            contact_sheet([Row(title=title or "", hits=hits, image=image)], self.sheet)
-        lines = [f"{hit.score:6.3f}  {_place(hit)}  {hit.caption or ''}".rstrip() for hit in hits]
-        return Outcome("\n".join(lines), {"hits": [_hit_values(hit) for hit in hits]})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -143,17 +97,3 @@ def some(items: Sequence[tuple[str, str]], *, what: str, num: int | None = None)
         return []
     shown = [f"{'':8} {name}: {reason.removeprefix(f'{name}: ')}" for name, reason in items[:SHOWN]]
     return [f"{num:8} {what}" + (", the first:" if num > SHOWN else ":"), *shown]
-
-
-def _place(hit: Hit) -> str:
-    return f"{hit.path}#{hit.key}" if hit.key else str(hit.path)
-
-
-def _hit_values(hit: Hit) -> dict[str, object]:
-    return {
-        "rank": hit.rank,
-        "score": hit.score,
-        "path": str(hit.path),
-        "key": hit.key,
-        "caption": hit.caption,
-    }

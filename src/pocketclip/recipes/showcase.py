@@ -83,7 +83,11 @@ def _ask(search: SearchIndex, samples: Sequence[Sample]) -> tuple[list[Row], lis
     found, missed = [], []
     for sample in samples:
         caption = sample.captions[0]
-        row = Row(title=caption, hits=search.search(Query(text=caption, k=_HITS)).hits, expected=(caption,))
+        row = Row(
+            title=caption,
+            hits=search.search(Query(text=caption, k=_HITS, templates=())).hits,
+            expected=(caption,),
+        )
         right = [row.is_right(hit) for hit in row.hits]
         if right[0]:
             found.append(row)
