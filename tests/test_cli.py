@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 
-from pocketclip.cli import command, extras, main, train, verbs
+from pocketclip.cli import command, extras, main, search, train
 from pocketclip.cli.extras import require
 from pocketclip.cli.terminal import LogLines, sentence
 from pocketclip.cli.verbs import Outcome, UsageError
@@ -129,10 +129,10 @@ class TestUsage:
             (("pack", "emoji", "out", "--validation", "0.1"), ("--validation", "own data")),
             (("pack", "photos", "out", "--max-concepts", "9"), ("--max-concepts", "emoji")),
             (("pack", "photos", "out", "--shard-samples", "many"), ("many",)),
-            (("search", "index.sqlite"), ("words", "--picture")),
-            (("search", "index.sqlite", "red", "--picture", "a.png"), ("words", "--picture")),
-            (("search", "index.sqlite", "red", "--frob"), ("--frob",)),
-            (("index", "photos", "i.sqlite"), ("--model",)),
+            (("search", "."), ("words", "--picture", "--like")),
+            (("search", "photos.index", "red", "--frob"), ("--frob",)),
+            (("search", "photos.index", "red", "--min-score", "high"), ("--min-score", "'high'", "auto")),
+            (("index", "photos", "--frob"), ("--frob",)),
             (("export", "a.safetensors"), ("OUT",)),
         ],
     )
@@ -265,10 +265,14 @@ class TestJson:
         assert packed["splits"] == {"train": 3}
         assert [row["source"] for row in packed["dropped"]] == ["bad.png"]
         indexed = json.loads(
-            cli("index", tmp_path / "data", tmp_path / "i.sqlite", "--model", colour_model, "--json").out
+            cli(
+                "index", tmp_path / "data", "--out", tmp_path / "i.index", "--model", colour_model, "--json"
+            ).out
         )
-        assert indexed == {"pictures": 3, "skipped": []}
-        found = json.loads(cli("search", tmp_path / "i.sqlite", "green", "-k", "2", "--json").out)
+        assert (indexed["pictures"], indexed["skipped"]) == (3, [])
+        found = json.loads(
+            cli("search", tmp_path / "i.index", "green", "-k", "2", "--min-score", "none", "--json").out
+        )
         assert [hit["rank"] for hit in found["hits"]] == [1, 2]
         assert found["hits"][0]["caption"] == "something green"
         assert Path(found["hits"][0]["path"]).is_file()
@@ -317,7 +321,7 @@ class TestJson:
         assert any(re.search(r"^mobileclip2\.b +13\.1 billion +[\d,]+ GPU-hours", row) for row in rows)
 
     def test_an_error_leaves_standard_output_empty(self, cli: Cli, tmp_path: Path) -> None:
-        ran = cli("search", tmp_path / "none.sqlite", "red", "--json")
+        ran = cli("search", tmp_path / "none.index", "red", "--json")
         assert (ran.code, ran.out) == (1, "")
 
 
@@ -338,21 +342,22 @@ class TestSearch:
             (source / f"{colour}.png").write_bytes(solid(colour))
         odd = os.fsencode(source) + b"/\xff\xfe.png"  # not UTF-8
         Path(os.fsdecode(odd)).write_bytes(solid("white"))
-        assert cli("index", source, tmp_path / "i.sqlite", "--model", colour_model).code == 0
-        return tmp_path / "i.sqlite"
+        assert cli("index", source, "--out", tmp_path / "i.index", "--model", colour_model).code == 0
+        return tmp_path / "i.index"
 
     def test_by_words(self, cli: Cli, index: Path) -> None:
-        ran = cli("search", index, "blue", "-k", "2")
-        first, second = ran.out.splitlines()
-        assert first.split()[1] == str(index.parent / "caf\xe9" / "blue.png")
-        assert float(first.split()[0]) > float(second.split()[0])
+        ran = cli("search", index, "blue", "-k", "2", "--min-score", "none")
+        first, second = (line.split() for line in ran.out.splitlines())
+        assert first[2] == str(index.parent / "caf\xe9" / "blue.png")
+        assert (first[0], second[0]) == ("1", "2")
+        assert float(first[1]) > float(second[1])
 
     def test_by_picture_with_a_sheet(self, cli: Cli, index: Path, tmp_path: Path) -> None:
         from PIL import Image
 
         (tmp_path / "query.png").write_bytes(solid("red"))
         ran = cli("search", index, "--picture", tmp_path / "query.png", "--sheet", tmp_path / "sheet.png")
-        assert ran.out.split()[1].endswith("red.png")
+        assert ran.out.split()[2].endswith("red.png")
         with Image.open(tmp_path / "sheet.png") as sheet:
             assert sheet.format == "PNG"
             assert sheet.width > 300
@@ -447,7 +452,7 @@ class TestInterrupted:
         self, cli: Cli, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     ) -> None:
         monkeypatch.setenv("RANK", "3")
-        ran = cli("search", tmp_path / "none.sqlite", "red")
+        ran = cli("search", tmp_path / "none.index", "red")
         assert (ran.code, ran.out) == (1, "")
         assert ran.err.startswith("error of process 3: ")
 
@@ -455,8 +460,8 @@ class TestInterrupted:
         def interrupt(self: object) -> Outcome:
             raise KeyboardInterrupt
 
-        monkeypatch.setattr(verbs.Search, "run", interrupt)
-        ran = cli("search", "i.sqlite", "red")
+        monkeypatch.setattr(search.Search, "run", interrupt)
+        ran = cli("search", "i.index", "red")
         assert (ran.code, ran.sentence().startswith("interrupted")) == (130, True)
 
 
@@ -482,17 +487,17 @@ class TestMain:
         def fail(self: object) -> Outcome:
             raise error
 
-        monkeypatch.setattr(verbs.Search, "run", fail)
-        ran = cli("search", "i.sqlite", "red")
+        monkeypatch.setattr(search.Search, "run", fail)
+        ran = cli("search", "i.index", "red")
         assert (ran.code, ran.sentence()) == (code, text)
 
     def test_a_bug_is_not_dressed_up(self, cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
         def fail(self: object) -> Outcome:
             raise AssertionError("our own mistake")
 
-        monkeypatch.setattr(verbs.Search, "run", fail)
+        monkeypatch.setattr(search.Search, "run", fail)
         with pytest.raises(AssertionError):
-            main(["search", "i.sqlite", "red"])
+            main(["search", "i.index", "red"])
 
     def test_the_traceback_can_be_asked_for(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         monkeypatch.setenv("POCKETCLIP_TRACEBACK", "1")
@@ -529,7 +534,9 @@ class TestLogLines:
         assert self.drawn("\r 5%", "\nerror: no\n") == " 5%\nerror: no\n"
 
     def test_a_run_in_a_log(self, run_python: Cli, shapes: Path, colour_model: Path, tmp_path: Path) -> None:
-        ran = run_python("-m", "pocketclip", "index", shapes, tmp_path / "i.sqlite", "--model", colour_model)
+        ran = run_python(
+            "-m", "pocketclip", "index", shapes, "--out", tmp_path / "i.index", "--model", colour_model
+        )
         assert ran.code == 0
         assert "\r" not in ran.err
         lines = ran.err.splitlines()

@@ -175,8 +175,8 @@ for module in pkgutil.iter_modules(room.__path__):
         self, run_python: Callable[..., Any], shapes: Path, colour_model: Path, tmp_path: Path
     ) -> None:
         program = "from pocketclip.cli import main; assert main() == 0"
-        index = tmp_path / "i.sqlite"
-        assert self.heavy(run_python, program, "index", shapes, index, "--model", colour_model) == []
+        index = tmp_path / "i.index"
+        assert self.heavy(run_python, program, "index", shapes, "--out", index, "--model", colour_model) == []
         assert self.heavy(run_python, program, "search", index, "a red circle") == []
 
 
@@ -196,7 +196,7 @@ def test_a_small_installation_indexes_and_searches(shapes: Path, colour_model: P
     assert "pocketclip" in listed
     assert not re.search(r"torch|timm|open_clip|transformers|nvidia|pyarrow|'onnx'", listed), listed
     command = python.parent / "pocketclip"
-    index = tmp_path / "index.sqlite"
+    index = tmp_path / "photos.index"
     environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
 
     def run(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
@@ -204,7 +204,7 @@ def test_a_small_installation_indexes_and_searches(shapes: Path, colour_model: P
             [command, *arguments], capture_output=True, text=True, check=False, env=environment, cwd=tmp_path
         )
 
-    indexed = run("index", shapes, index, "--model", colour_model)
+    indexed = run("index", shapes, "--out", index, "--model", colour_model)
     assert indexed.returncode == 0, indexed.stderr
     found = run("search", index, "red", "-k", "3", "--json", "--sheet", "sheet.png")
     assert found.returncode == 0, found.stderr

@@ -102,8 +102,8 @@ class Search:
             raise UsageError('search needs words ("a red bicycle"), --picture FILE or --like ID')
         from pocketclip.search.query import SearchIndex
 
-        index = SearchIndex(path, model=self.model)
         query = self._query(text)
+        index = SearchIndex(path, model=self.model)
         found = index.search(query)
         written = self._write(found.hits, query, index)
         if self.open and found.hits:
