@@ -127,9 +127,9 @@ class Search:
 
         image = None
         if self.picture is not None:
-            from pocketclip.data.picture import decode
+            from pocketclip.search.media import read_media
 
-            image = decode(self.picture.read_bytes(), name=str(self.picture))
+            image = next(iter(read_media(self.picture, name=str(self.picture)).frames)).image
         return Query(
             text=" ".join([text, *(f'-"{phrase}"' for phrase in self.exclude)]),
             image=image,
@@ -262,13 +262,7 @@ def open_in_viewer(path: Path) -> None:
 
 def place(hit: Hit) -> str:
     """Path, and where it matters the sample of the shard or the moment of the video."""
-    if hit.key:
-        return f"{hit.path}#{hit.key}"
-    if hit.picture.at_s is None:
-        return str(hit.path)
-    from pocketclip.search.results import clock
-
-    return f"{hit.path} at {clock(hit.picture.at_s)}"
+    return f"{hit.path}#{hit.key}" if hit.key else f"{hit.path.parent / hit.name}"
 
 
 def _linked(hit: Hit) -> str:

@@ -9,6 +9,7 @@ import math
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -22,6 +23,7 @@ from pocketclip.search import direction
 from pocketclip.search.filters import Filter
 from pocketclip.search.phrases import parse
 from pocketclip.search.prompts import TEMPLATES, prompts
+from pocketclip.search.results import clock
 from pocketclip.search.store import IndexReader, Picture
 
 if TYPE_CHECKING:
@@ -138,8 +140,9 @@ class Hit:
 
     @property
     def name(self) -> str:
-        """Short: the sample's key, or the file's name."""
-        return self.picture.name
+        """Short: the sample's key or the file's name, and the moment of a video."""
+        at_s = self.picture.at_s
+        return self.picture.name if at_s is None else f"{self.picture.name} at {clock(at_s)}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -300,12 +303,12 @@ class SearchIndex:
     def _picture(self, query: Query) -> Rows:
         if query.like is not None and query.crop is None:
             return self.reader.vectors.rows([query.like])[0]
-        from pocketclip.data.picture import decode, to_rgb
-
         if query.like is not None:
-            image = decode(self.reader.thumbnail(query.like), name=f"item {query.like}")
+            image = self._whole(query.like)
         else:
             assert query.image is not None
+            from pocketclip.data.picture import to_rgb
+
             image = to_rgb(query.image, name="the query picture")
         if query.crop is not None:
             left, top, right, bottom = query.crop
@@ -319,6 +322,18 @@ class SearchIndex:
                 )
             )
         return self.model.embed_images([image])[0]
+
+    def _whole(self, number: int) -> Image.Image:
+        """The picture of an item: the original; for videos, and where it cannot be read any more, the thumbnail."""
+        from pocketclip.data.picture import decode
+        from pocketclip.search.media import read_media
+
+        (picture,) = self.reader.items([number])
+        if picture.kind != "video":
+            with suppress(OSError, ValueError):
+                media = read_media(self.reader.data(number), name=picture.name)
+                return next(iter(media.frames)).image
+        return decode(self.reader.thumbnail(number), name=picture.name)
 
     def _ranked(
         self, query_D: Rows, query: Query, allowed: npt.NDArray[np.int64] | None
