@@ -37,13 +37,15 @@ class Export:
     out: Positional[Path]
     """Folder for the towers, tokenizer.json and manifest.json."""
     to: Annotated[str, arg(metavar="TARGET,...")] = "onnx"
-    """Formats: onnx, openvino, coreml, executorch, litert, pt2."""
+    """Formats: onnx, openvino, coreml, executorch, litert, pt2, web (a page that runs the model in the browser)."""
     precision: Annotated[str, arg(metavar="PRECISION,...")] = "fp32"
     """fp32, fp16, bf16, int8 (calibrated), int8-weights."""
     data: Annotated[Path | None, arg(help_behavior_hint="(default: none)")] = None
     """Folder written by `pocketclip pack`: pictures and captions that int8 is calibrated on and the gate judges by."""
     labels: Annotated[Path | None, arg(help_behavior_hint="(default: none)")] = None
     """Text file, a class a line, that goes into the folder."""
+    pictures: Annotated[Path | None, arg(help_behavior_hint="(default: none)")] = None
+    """Folder of pictures that the page of `--to web` can search."""
     towers: Annotated[tuple[str, ...], arg(metavar="TOWER ...")] = ("image", "text")
     """image, text or both."""
     pixels: Literal["float32", "uint8"] = "float32"
@@ -63,12 +65,15 @@ class Export:
 
         targets = _listed(self.to, get_args(Target), what="--to")
         precisions = _listed(self.precision, get_args(Precision), what="--precision")
+        if self.pictures is not None and "web" not in targets:
+            raise UsageError("--pictures is for the page of --to web")
         loaded = load(self.checkpoint)
         config = ExportConfig(towers=self.towers, pixels=self.pixels, opset=self.opset, force=self.force)
         material = self._material(config)
         if len(targets) == len(precisions) == 1:
             one = replace(config, target=targets[0], precision=precisions[0])
-            return _said(self.out, export(loaded, self.out, config=one, material=material))
+            report = export(loaded, self.out, config=one, material=material)
+            return _said(self.out, report, target=one.target)
         rows = export_all(
             loaded,
             self.out,
@@ -87,7 +92,7 @@ class Export:
         labels = tuple(self.labels.read_text(encoding="utf-8").split("\n")) if self.labels else ()
         labels = tuple(label.strip() for label in labels if label.strip())
         if self.data is None:
-            return Material(labels=labels)
+            return Material(labels=labels, pictures=self.pictures)
         calibrate, judge = splits_for(self.data)
         return Material(
             judged_by=read_pairs(self.data, splits=judge, num=_JUDGED, seed=config.seed),
@@ -95,6 +100,7 @@ class Export:
                 self.data, splits=calibrate, num=config.num_calibration, seed=config.seed + 1
             ),
             labels=labels,
+            pictures=self.pictures,
         )
 
 
@@ -161,7 +167,7 @@ def _cells(row: ExportRow) -> tuple[str, ...]:
     )
 
 
-def _said(out: Path, report: ParityReport) -> Outcome:
+def _said(out: Path, report: ParityReport, *, target: str) -> Outcome:
     if not report.was_run:
         text = (
             f"exported to {out}; nothing on this machine runs it, so it was not compared with the checkpoint"
@@ -171,13 +177,20 @@ def _said(out: Path, report: ParityReport) -> Outcome:
         "it agrees with the checkpoint" if report.passed else "it FAILED the gate, and is marked as failed"
     )
     lines = [f"exported to {out}; {verdict}:"]
-    worst = {tower: report.worst(tower) for tower in ("image", "text")}
+    towers = dict.fromkeys(entry.tower for entry in report.towers)
+    worst = {tower: report.worst(tower) for tower in towers}
     lines += [f"{tower:6} {one.numbers()}" for tower, one in worst.items() if one is not None]
     if (agreed := report.agreement) is not None:
         lines.append(
             f"on {agreed.num_pairs} real pairs: same best caption {agreed.top1:.1%}, overlap of the ten best "
             f"{agreed.recall10:.1%}, same of 20 classes {agreed.zero_shot:.1%}, margin {agreed.margin:.3f}"
         )
+    if target == "web":
+        if not any(tower.startswith("browser") for tower in towers):
+            lines.append(
+                "the page was not run in a browser: install playwright and a Chromium, and `pocketclip parity` runs it"
+            )
+        lines.append(f"look at it: python -m http.server --directory {out}, then open http://localhost:8000")
     return Outcome("\n".join(lines), report.to_json())
 
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal, TypeAlias, get_args
 
-Target: TypeAlias = Literal["onnx", "openvino", "coreml", "executorch", "litert", "pt2"]
+Target: TypeAlias = Literal["onnx", "openvino", "coreml", "executorch", "litert", "pt2", "web"]
 """Format of the towers."""
 
 Precision: TypeAlias = Literal["fp32", "fp16", "bf16", "int8", "int8-weights"]
@@ -20,6 +20,7 @@ PRECISIONS: Mapping[Target, tuple[Precision, ...]] = {
     "executorch": ("fp32", "int8"),
     "litert": ("fp32", "int8-weights"),
     "pt2": ("fp32", "fp16"),
+    "web": ("fp32", "fp16", "int8"),
 }
 """What can be written."""
 
@@ -149,6 +150,8 @@ class ExportConfig:
             )
         if not self.towers or set(self.towers) - {"image", "text"}:
             raise ValueError(f"towers is {self.towers}: it must hold image, text or both")
+        if self.target == "web" and set(self.towers) != {"image", "text"}:
+            raise ValueError(f"towers is {self.towers}: a page needs image and text")
         if not self.batch_sizes or min(self.batch_sizes) < 1:
             raise ValueError(f"batch_sizes is {self.batch_sizes}: it must hold at least one number above 0")
         if self.num_pictures < max(self.batch_sizes):

@@ -5,21 +5,45 @@ Shapes: N probes, D embedding.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 import torch
+from PIL import Image
 
 from pocketclip.checkpoint import Loaded
 from pocketclip.export.agreement import agreement
 from pocketclip.export.config import ExportConfig
 from pocketclip.export.probes import Probes
 from pocketclip.export.report import ParityError, ParityReport, compare
-from pocketclip.runtime import ExportedModel
+from pocketclip.runtime import Manifest
 
 _LENGTH_TOLERANCE = 1e-3
 _BATCH = 32
+
+
+class Judged(Protocol):
+    """What the gate asks; `ExportedModel` answers, and so does a page in a browser."""
+
+    @property
+    def manifest(self) -> Manifest:
+        """How it is to be fed."""
+        ...
+
+    @property
+    def tokenizer(self) -> Callable[[Sequence[str]], npt.NDArray[np.int64]]:
+        """Texts to ids [B, L]."""
+        ...
+
+    def embed_images(self, images: Sequence[Image.Image], *, batch_size: int) -> npt.NDArray[np.float32]:
+        """Pictures to rows of length 1."""
+        ...
+
+    def embed_texts(self, texts: Sequence[str], *, batch_size: int) -> npt.NDArray[np.float32]:
+        """Texts to rows of length 1."""
+        ...
 
 
 def embed_reference(
@@ -62,7 +86,7 @@ def embed_reference(
 
 
 def measure(
-    exported: ExportedModel,
+    exported: Judged,
     *,
     reference: Loaded,
     expected: Mapping[str, npt.NDArray[np.float32]],
@@ -72,7 +96,7 @@ def measure(
     """Runs the exported model on the probes, its own preprocessing and tokenizer included, and compares.
 
     Args:
-        exported: the folder under test.
+        exported: the folder under test, or the page in it.
         reference: the checkpoint.
         expected: its embeddings of the probes, from `embed_reference`.
         probes: inputs.
@@ -113,7 +137,7 @@ def measure(
     )
 
 
-def _other_inputs(exported: ExportedModel, reference: Loaded, probes: Probes) -> list[str]:
+def _other_inputs(exported: Judged, reference: Loaded, probes: Probes) -> list[str]:
     """What feeds the towers otherwise than the checkpoint feeds its own."""
     found, expected = exported.manifest.preprocess, reference.config.preprocess
     problems = [

@@ -16,11 +16,14 @@ from pocketclip.data.publish import publish_folder
 from pocketclip.data.sample import JsonValue
 from pocketclip.export.card import CARD_FILE, write_card
 from pocketclip.export.config import CALIBRATED, ExportConfig
+from pocketclip.export.gallery import GALLERY_FILE, write_gallery
 from pocketclip.export.judge import Judge, sit
+from pocketclip.export.page_parity import measure_page
 from pocketclip.export.pairs import Pairs
 from pocketclip.export.parity import measure
 from pocketclip.export.probes import PROBE_TEXTS, Probes
 from pocketclip.export.report import LayerDifference, ParityError, ParityReport, require
+from pocketclip.export.site import write_site
 from pocketclip.export.targets import target_module
 from pocketclip.export.towers import CannotRunError, TowerRequest, build_tower
 from pocketclip.models import VARIANTS
@@ -33,7 +36,7 @@ TOKENIZER_FILE = "tokenizer.json"
 LABELS_FILE = "labels.txt"
 _CARRIED = 4  # probes that the folder carries
 _LAYERS = 5  # that a report names
-_EXPLAINED = ("onnx", "openvino")  # targets whose layers can be compared
+_EXPLAINED = ("onnx", "openvino", "web")  # targets whose layers can be compared
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,11 +47,13 @@ class Material:
         judged_by: for the gate, besides made-up probes.
         calibrated_on: for int8; other pairs than those, where there are enough.
         labels: classes that go into the folder; may be empty.
+        pictures: a folder of pictures that the page of "web" can search; None for none.
     """
 
     judged_by: Pairs = field(default_factory=Pairs)
     calibrated_on: Pairs = field(default_factory=Pairs)
     labels: tuple[str, ...] = ()
+    pictures: Path | None = None
 
 
 def export(
@@ -128,7 +133,10 @@ def check(
     )
     pairs = judged_by or Pairs()
     with sit(loaded, pairs=pairs, num_pictures=config.num_pictures, seed=config.seed) as judge:
-        return _measure(judge, Path(folder), config=config)
+        report = _measure(judge, Path(folder), config=config)
+        if config.target == "web" and report.passed:
+            report, _ = measure_page(report, Path(folder), judge=judge, config=config)
+        return report
 
 
 def _write_and_measure(
@@ -151,11 +159,30 @@ def _write_and_measure(
         if report.passed or config.precision not in CALIBRATED or more == held_back:
             break
         held_back = more
+    if config.target == "web":
+        report, about = _open_page(judge, folder, report, config=config, material=material)
+        settings |= about
+        write_manifest(folder, replace(manifest, settings=settings))
     write_card(folder, manifest, report)
     files["card"] = CARD_FILE
     manifest = describe(loaded, folder, config=config, files=files, settings=settings)
     write_manifest(folder, replace(manifest, parity=report.to_json()))
     return report
+
+
+def _open_page(
+    judge: Judge, folder: Path, report: ParityReport, *, config: ExportConfig, material: Material
+) -> tuple[ParityReport, dict[str, JsonValue]]:
+    """Writes the page's index, and runs the page: the report with what it gave, and settings for the manifest."""
+    about: dict[str, JsonValue] = {}
+    if material.pictures is not None:
+        model = ExportedModel(folder, towers=open_towers(folder, config=config), verify=False)
+        gallery = write_gallery(folder, material.pictures, model=model)
+        about |= {"pictures": GALLERY_FILE, "unreadable": list(gallery.unreadable)}
+    if not report.passed:
+        return report, about
+    report, browser = measure_page(report, folder, judge=judge, config=config)
+    return report, {**about, "browser": browser}
 
 
 def _measure(judge: Judge, folder: Path, *, config: ExportConfig) -> ParityReport:
@@ -242,6 +269,8 @@ def write_towers(
     if "text" in config.towers:
         (folder / TOKENIZER_FILE).write_text(loaded.tokenizer.to_json(), encoding="utf-8")
         files["tokenizer"] = TOKENIZER_FILE
+    if config.target == "web":
+        settings |= write_site(folder)
     return files, settings
 
 

@@ -16,10 +16,14 @@ from pocketclip.data.publish import publish_file
 from pocketclip.data.sample import JsonValue
 from pocketclip.export.config import PRECISIONS, ExportConfig, Precision, Target
 from pocketclip.export.judge import Judge, sit
+from pocketclip.export.page_parity import NOT_RUN
 from pocketclip.export.report import ParityError, ParityReport
 from pocketclip.export.run import Material, export_before, open_towers
+from pocketclip.export.towers import CannotRunError
+from pocketclip.export.visit import visit
 from pocketclip.runtime import ExportedModel
 from pocketclip.runtime.choice import feed
+from pocketclip.runtime.manifest import read_manifest
 from pocketclip.runtime.probes import read_probes
 
 TABLE_FILE = "exports.json"
@@ -35,7 +39,7 @@ class ExportRow:
         target: format.
         precision: of weights and arithmetic.
         verdict: "passed", "failed" (published by force), "not run" (nothing here runs it) or "refused".
-        reason: why it was refused; empty otherwise.
+        reason: why it was refused, or why its page was not run in a browser; empty otherwise.
         num_megabytes: of all its files; None where nothing was published.
         latency_ms: tower -> median milliseconds of batch 1 in this process; empty where nothing runs it here.
         report: what the gate measured; None where it could not.
@@ -112,6 +116,7 @@ def _export_one(judge: Judge, folder: Path, *, config: ExportConfig, material: M
     return ExportRow(
         target=config.target,
         precision=config.precision,
+        reason=_not_visited(folder),
         verdict="passed" if report.passed else "failed" if report.was_run else "not run",
         num_megabytes=sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) / _MEGABYTE,
         latency_ms=_latency_ms(folder, config=config) if report.was_run else {},
@@ -119,9 +124,21 @@ def _export_one(judge: Judge, folder: Path, *, config: ExportConfig, material: M
     )
 
 
+def _not_visited(folder: Path) -> str:
+    """Why no browser opened a page; empty where one did, and where there is none."""
+    browser = read_manifest(folder).settings.get("browser")
+    return browser if isinstance(browser, str) and browser.startswith(NOT_RUN) else ""
+
+
 def _latency_ms(folder: Path, *, config: ExportConfig) -> dict[str, float]:
-    """Median time of one input; `pocketclip bench` measures with more care."""
+    """Median time of one input, for a page in the browser; `pocketclip bench` measures with more care."""
     manifest = ExportedModel(folder, verify=False).manifest
+    if config.target == "web":
+        try:
+            with visit(folder) as visitor:
+                return visitor.latency_ms()
+        except CannotRunError:
+            return {}
     probes = read_probes(folder / manifest.files["probes"].name)
     medians = {}
     for role, tower in open_towers(folder, config=config).items():

@@ -58,6 +58,7 @@ TARGETS: Mapping[Target, TargetFacts] = {
     "executorch": TargetFacts(module="executorch_target", extra="executorch", packages=("executorch",)),
     "litert": TargetFacts(module="litert_target", extra="train", packages=()),
     "pt2": TargetFacts(module="pt2_target", extra="train", packages=()),
+    "web": TargetFacts(module="web_target", extra="onnx", packages=("onnx", "onnxscript")),
 }
 
 

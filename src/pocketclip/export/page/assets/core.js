@@ -1,0 +1,1 @@
+import{a as e,c as t,i as n,n as r,r as i,t as a}from"./tokenizer.js";import{a as o,n as s,o as c,r as l}from"./vectors.js";export{a as Tokenizer,c as UserError,r as clean,s as meanOf,i as normalise,l as odds,t as readSafetensors,e as resize,n as square,o as worstCosine};
