@@ -68,11 +68,9 @@ def nearest(pixels_HWC: np.ndarray) -> tuple[int, int, int]:
     return min((RED, GREEN, BLUE), key=lambda colour: np.abs(middle_C - np.array(colour)).sum())
 
 
-@pytest.mark.parametrize(
-    ("kind", "codec"), [("mp4", "mpeg4"), ("matroska", "mpeg4"), ("avi", "mpeg4"), ("mov", "mpeg4")]
-)
-def test_every_scene_gives_the_frame_in_its_middle(kind: str, codec: str):
-    data = video([(RED, 4), (GREEN, 2), (BLUE, 6)], kind=kind, codec=codec)
+@pytest.mark.parametrize("kind", ["mp4", "matroska", "avi", "mov"])
+def test_every_scene_gives_the_frame_in_its_middle(kind: str):
+    data = video([(RED, 4), (GREEN, 2), (BLUE, 6)], kind=kind)
     media, frames = opened(data)
     assert (media.kind, media.width, media.height) == ("video", 128, 96)
     assert [nearest(pixels) for _, pixels in frames] == [RED, GREEN, BLUE]
