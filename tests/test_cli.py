@@ -30,7 +30,7 @@ Cli = Callable[
 VERBS = (
     *("pack", "score", "filter", "reinforce", "caption", "join", "publish", "verify", "inspect"),
     *("train", "finetune", "plot", "evaluate", "probe", "compare", "bench", "export"),
-    *("index", "search", "describe", "upload", "demo"),
+    *("index", "search", "serve", "describe", "upload", "demo"),
 )
 TORCH_VERBS = {
     "caption": ("x.png", "--model", "a.safetensors"),

@@ -33,6 +33,7 @@ from pocketclip.cli.plot import Plot
 from pocketclip.cli.probe import Probe
 from pocketclip.cli.published import Join, Publish
 from pocketclip.cli.search import Search
+from pocketclip.cli.serve import Serve
 from pocketclip.cli.shards import Pack, Reinforce
 from pocketclip.cli.terminal import drop_output, flush_output, readable_streams, say, sentence, who
 from pocketclip.cli.train import Train, TrainRecipe
@@ -59,6 +60,7 @@ _VERBS: Mapping[str, type] = {
     "parity": Parity,
     "index": Index,
     "search": Search,
+    "serve": Serve,
     "describe": Describe,
     "convert": Convert,
     "upload": Upload,
@@ -67,7 +69,7 @@ _VERBS: Mapping[str, type] = {
 _STYLE = (tyro.conf.DisallowNone, tyro.conf.FlagCreatePairsOff, tyro.conf.PositionalMetavarFromFieldName)
 _DESCRIPTION = """Small, fast image-text models from your own data, shipped to devices.
 
-Pictures travel this road: pack, reinforce, train, evaluate, export, index, search.
+Pictures travel this road: pack, reinforce, train, evaluate, export, index, search, serve.
     pocketclip VERB --help      what a verb does, with examples
     pocketclip demo OUT         the whole road on real pictures, in minutes
     pocketclip --version

