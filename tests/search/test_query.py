@@ -1,149 +1,263 @@
-"""Queries: the nearest first, exactly, and refusals that name the remedy."""
+"""Queries: the nearest first, exactly; words, pictures and both; refusals that name the remedy."""
 
 from __future__ import annotations
 
+import os
 import shutil
 import sqlite3
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
-from hypothesis.extra.numpy import arrays
 from PIL import Image
 
-from pocketclip.search import IndexConfig, SearchIndex, index
-from pocketclip.search.query import _top
+from pocketclip.search import Filter, IndexConfig, Query, SearchIndex, index
+from pocketclip.search.store import PICTURES_FILE
 
 
 @pytest.fixture(scope="module")
 def built(tmp_path_factory: pytest.TempPathFactory, shapes: Path, colour_model: Path) -> Path:
-    """An index of 72 coloured shapes. Do not change it."""
-    out = tmp_path_factory.mktemp("built") / "shapes.sqlite"
-    index(shapes, out, model=colour_model, config=IndexConfig(batch_size=16))
+    """An index of 48 coloured shapes, 6 of each colour. Do not change it."""
+    out = tmp_path_factory.mktemp("built") / "shapes.index"
+    index([shapes], out, model=colour_model, config=IndexConfig(splits=("train",)))
     return out
 
 
-@pytest.fixture
-def copied(built: Path, tmp_path: Path) -> Path:
-    return Path(shutil.copy(built, tmp_path / "copied.sqlite"))
+@pytest.fixture(scope="module")
+def searched(built: Path) -> SearchIndex:
+    return SearchIndex(built)
 
 
-def change(path: Path, statement: str) -> None:
-    with closing(sqlite3.connect(path, isolation_level=None)) as database:
-        database.execute(statement)
+def all_scores(searched: SearchIndex, query_D: np.ndarray) -> np.ndarray:
+    return np.concatenate([rows @ query_D for _, rows in searched.reader.vectors.blocks()])
+
+
+def captions(found) -> list[str]:
+    return [hit.caption for hit in found.hits]
 
 
 @pytest.mark.parametrize("colour", ["red", "blue"])
-def test_words_find_what_they_mean(built: Path, colour: str):
-    hits = SearchIndex(built).search(f"a {colour} thing", k=5)
-    assert [hit.rank for hit in hits] == [1, 2, 3, 4, 5]
-    assert [hit.score for hit in hits] == sorted((hit.score for hit in hits), reverse=True)
-    assert all(hit.caption is not None and colour in hit.caption for hit in hits)
+def test_words_find_what_they_mean(searched: SearchIndex, colour: str):
+    found = searched.search(Query(text=f"a {colour} thing", k=3))
+    assert [hit.rank for hit in found.hits] == [1, 2, 3]
+    assert [hit.score for hit in found.hits] == sorted((hit.score for hit in found.hits), reverse=True)
+    assert all(colour in caption for caption in captions(found))
+    assert (found.nothing, found.num_candidates) == (False, 48)
 
 
-def test_a_picture_finds_itself_and_its_like(built: Path, shapes: Path, colour_model: Path):
-    searched = SearchIndex(built, model=colour_model)
-    first = searched.search("teal")[0]
-    assert first.path.parent.parent == shapes == searched.source
-    image = Image.new("RGB", (50, 50), "blue")
-    hits = searched.search(image=image, k=3)
-    assert all(hit.caption is not None and "blue" in hit.caption for hit in hits)
+def test_a_text_is_a_query(searched: SearchIndex):
+    assert captions(searched.search("red")) == captions(searched.search(Query(text="red")))
 
 
-def test_scores_are_cosines_with_every_picture(built: Path, colour_model: Path):
-    searched = SearchIndex(built)
-    hits = searched.search("green", k=1000)
-    assert len(hits) == len(searched) == 72
-    _, vectors_ND = searched._reader.vectors()
-    cosines = vectors_ND @ searched.model.embed_texts(["green"])[0]
-    np.testing.assert_allclose([hit.score for hit in hits], np.sort(cosines)[::-1], atol=1e-6)
+def test_scores_are_cosines_with_every_picture(searched: SearchIndex):
+    query = Query(text="green", k=1000)
+    found = searched.search(query)
+    assert len(found.hits) == len(searched) == 48
+    cosines = all_scores(searched, searched.embed(query))
+    np.testing.assert_allclose([hit.score for hit in found.hits], np.sort(cosines)[::-1], atol=1e-3)
 
 
-@given(
-    arrays(np.float32, st.integers(0, 50), elements=st.sampled_from([-1.0, 0.0, 0.25, 0.5, 1.0])),
-    st.integers(1, 60),
-)
-def test_the_best_rows_are_those_of_a_stable_sort(scores: np.ndarray, k: int):
-    assert _top(scores, k).tolist() == np.argsort(-scores, kind="stable")[:k].tolist()
+def test_pages_are_parts_of_one_answer(searched: SearchIndex):
+    whole = searched.search(Query(text="blue", k=20)).hits
+    pages = [
+        hit for offset in (0, 7, 14) for hit in searched.search(Query(text="blue", k=7, offset=offset)).hits
+    ]
+    assert [(hit.rank, hit.id) for hit in pages[:20]] == [(hit.rank, hit.id) for hit in whole]
+    assert searched.search(Query(text="blue", offset=500)).hits == ()
 
 
-def test_an_index_without_pictures_finds_nothing(copied: Path):
-    change(copied, "DELETE FROM vectors")
-    change(copied, "DELETE FROM pictures")
-    assert SearchIndex(copied).search("red") == []
+def test_a_picture_finds_its_like(searched: SearchIndex):
+    found = searched.search(Query(image=Image.new("RGB", (50, 50), "blue"), k=3))
+    assert all("blue" in caption for caption in captions(found))
+
+
+def test_more_like_an_item_leaves_the_item_out(searched: SearchIndex):
+    first = searched.search("red").hits[0]
+    found = searched.search(Query(like=first.id, k=8))
+    assert first.id not in [hit.id for hit in found.hits]
+    assert len(found.hits) == 8
+    assert all("red" in caption for caption in captions(found)[:2])
+
+
+@pytest.mark.parametrize(("weight", "first"), [(0.0, "blue"), (1.0, "red")])
+def test_a_weight_of_nothing_leaves_the_other_alone(searched: SearchIndex, weight: float, first: str):
+    picture = Image.new("RGB", (9, 9), "blue")
+    both = searched.search(Query(text="red", image=picture, text_weight=weight, k=9))
+    assert all(first in caption for caption in captions(both)[:3])
+    alone = Query(text="red", k=9) if weight else Query(image=picture, k=9)
+    assert [hit.id for hit in both.hits] == [hit.id for hit in searched.search(alone).hits]
+
+
+def test_text_and_picture_together_want_both(searched: SearchIndex):
+    found = searched.search(Query(text="red", image=Image.new("RGB", (9, 9), "blue"), k=9))
+    assert all("purple" in caption for caption in captions(found)[:4])
+
+
+class TestCrop:
+    @pytest.fixture
+    def halves(self) -> Image.Image:
+        image = Image.new("RGB", (80, 40), "red")
+        image.paste("blue", (40, 0, 80, 40))
+        return image
+
+    @pytest.mark.parametrize(
+        ("crop", "colour"),
+        [((0, 0, 0.5, 1), "red"), ((0.5, 0, 1, 1), "blue"), ((0.9, 0.5, 0.901, 0.501), "blue")],
+    )
+    def test_the_part_counts(self, searched: SearchIndex, halves: Image.Image, crop, colour: str):
+        found = searched.search(Query(image=halves, crop=crop, k=3))
+        assert all(colour in caption for caption in captions(found))
+
+    def test_of_an_item_it_is_cut_from_the_original(
+        self, tmp_path: Path, halves: Image.Image, colour_model: Path
+    ):
+        for name, image in {"halves": halves.resize((2000, 1000)), "red": None, "blue": None}.items():
+            (image or Image.new("RGB", (30, 30), name)).save(tmp_path / f"{name}.png")
+        index([tmp_path], tmp_path / "x.index", model=colour_model)
+        searched = SearchIndex(tmp_path / "x.index")
+        (item,) = [hit for hit in searched.search("white").hits if hit.name == "halves.png"]
+        found = searched.search(Query(like=item.id, crop=(0.6, 0.1, 0.9, 0.9)))
+        assert [hit.name for hit in found.hits] == ["blue.png", "red.png"]
+        (tmp_path / "halves.png").unlink()  # the thumbnail will do
+        assert searched.search(Query(like=item.id, crop=(0.6, 0.1, 0.9, 0.9))).hits[0].name == "blue.png"
+
+
+def test_a_filter_lets_some_through(tmp_path: Path, colour_model: Path):
+    for folder, colour in (("a", "red"), ("a/b", "blue"), ("ab", "green"), ("c", "red")):
+        (tmp_path / "photos" / folder).mkdir(parents=True)
+        Image.new("RGB", (9, 9), colour).save(tmp_path / "photos" / folder / "x.png")
+    index([tmp_path / "photos"], tmp_path / "x.index", model=colour_model)
+    searched = SearchIndex(tmp_path / "x.index")
+    found = searched.search(Query(text="red", where=Filter(folder="a")))
+    assert found.num_candidates == 2
+    assert [str(hit.picture.path) for hit in found.hits] == ["a/x.png", "a/b/x.png"]
+    copies = searched.search(Query(text="red", where=Filter(folder="c"))).hits
+    assert [str(hit.picture.path) for hit in copies] == ["c/x.png"]  # the copy that lies there
+    nobody = searched.search(Query(text="red", where=Filter(min_px=5000)))
+    assert (nobody.hits, nobody.num_candidates, nobody.nothing) == ((), 0, True)
+
+
+def test_a_least_score_cuts_the_end_off(searched: SearchIndex):
+    every = searched.search(Query(text="red", k=48)).hits
+    cut = searched.search(Query(text="red", k=48, min_score=every[9].score))
+    assert [hit.id for hit in cut.hits] == [hit.id for hit in every[:10]]
+    assert cut.threshold == every[9].score
+    assert searched.search(Query(text="red", min_score=1.01)).nothing
+
+
+def test_near_duplicates_count_once(searched: SearchIndex):
+    every = searched.search(Query(text="red", k=48)).hits
+    unique = searched.search(Query(text="red", k=48, unique=True)).hits
+    assert unique[0].id == every[0].id
+    assert len(unique) < len(every)
+    rows = searched.reader.vectors.rows([hit.id for hit in unique])
+    assert (rows @ rows.T - 2 * np.eye(len(rows))).max() < 0.98
+    assert [hit.rank for hit in unique] == list(range(1, len(unique) + 1))
+
+
+def test_a_hit_knows_its_picture(searched: SearchIndex, shapes: Path):
+    hit = searched.search("teal").hits[0]
+    assert hit.path.parent.parent == shapes
+    assert hit.name == hit.key
+    assert hit.thumbnail[:2] == b"\xff\xd8"
+    assert "thumbnail" not in repr(hit)
 
 
 @pytest.mark.parametrize(
     ("arguments", "named"),
     [
-        ({}, "a text or a picture"),
-        ({"text": "red", "image": Image.new("RGB", (9, 9))}, "not both"),
+        ({}, "is empty"),
         ({"text": " \n"}, "is empty"),
+        ({"text": "-people"}, "is empty"),
         ({"text": "red", "k": 0}, "at least 1"),
+        ({"text": "red", "offset": -1}, "at least 0"),
+        ({"text": "red", "text_weight": 1.5}, "between 0 and 1"),
+        ({"text": "red", "min_score": float("nan")}, "min_score"),
+        ({"text": "red", "crop": (0, 0, 1, 1)}, "crop is of a picture"),
+        ({"like": 1, "crop": (0.5, 0, 0.5, 1)}, "fractions"),
+        ({"like": 1, "crop": (0, 0, 1, 1.1)}, "fractions"),
+        ({"like": 1, "image": Image.new("RGB", (9, 9))}, "not both"),
     ],
 )
-def test_an_impossible_question_is_refused(built: Path, arguments, named: str):
+def test_an_impossible_question_is_refused(arguments, named: str):
     with pytest.raises(ValueError, match=named):
-        SearchIndex(built).search(**arguments)
+        Query(**arguments)
+
+
+def test_an_unknown_item_is_refused(searched: SearchIndex):
+    with pytest.raises(ValueError, match="no item 999"):
+        searched.search(Query(like=999))
+
+
+def test_texts_are_embedded_once(built: Path):
+    searched = SearchIndex(built)
+    asked: list[list[str]] = []
+    embed = searched.model.embed_texts
+    searched.model.embed_texts = lambda texts: asked.append(list(texts)) or embed(texts)
+    for _ in range(3):
+        searched.search(Query(text="red", templates=()))
+    searched.search(Query(text="red", templates=("the {}",)))
+    assert asked == [["red"], ["the a red"]]
+
+
+@pytest.fixture
+def copied(built: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(built, tmp_path / "copied.index"))
+
+
+def test_an_index_without_pictures_finds_nothing(copied: Path):
+    with closing(sqlite3.connect(copied / PICTURES_FILE)) as database, database:
+        database.execute("DELETE FROM items")
+        database.execute("UPDATE meta SET value = value + 1 WHERE key = 'generation'")
+    found = SearchIndex(copied).search("red")
+    assert (found.hits, found.nothing, found.num_candidates) == ((), True, 0)
 
 
 def test_a_missing_index_names_the_command(tmp_path: Path):
     with pytest.raises(FileNotFoundError, match="pocketclip index"):
-        SearchIndex(tmp_path / "none.sqlite")
+        SearchIndex(tmp_path / "none.index")
 
 
-@pytest.mark.parametrize("content", [b"", b"hello", b"SQLite format 3\x00" + b"\x00" * 200])
-def test_another_file_is_refused(tmp_path: Path, content: bytes):
-    (tmp_path / "x.sqlite").write_bytes(content)
-    with pytest.raises(ValueError, match=r"x\.sqlite"):
-        SearchIndex(tmp_path / "x.sqlite")
+MakeModel = Callable[..., Path]
 
 
-def test_a_cut_index_is_refused(copied: Path):
-    copied.write_bytes(copied.read_bytes()[:30000])
-    with pytest.raises(ValueError, match="index the pictures again"):
-        SearchIndex(copied).search("red", k=100)
+class TestModel:
+    def test_another_is_refused(self, built: Path, make_colour_model: MakeModel, tmp_path: Path):
+        other = make_colour_model(tmp_path / "other", order=(2, 1, 0))
+        with pytest.raises(ValueError, match="another model"):
+            SearchIndex(built, model=other).search("red")
 
+    def test_one_that_moved_is_named_and_can_be_given(self, tmp_path: Path, shapes: Path, colour_model: Path):
+        model = Path(shutil.copytree(colour_model, tmp_path / "model"))
+        index([shapes], tmp_path / "x.index", model=model, config=IndexConfig(splits=("validation",)))
+        model.rename(tmp_path / "moved")
+        with pytest.raises(FileNotFoundError, match=r"model, which is not there.*--model"):
+            SearchIndex(tmp_path / "x.index").search("red")
+        assert SearchIndex(tmp_path / "x.index", model=tmp_path / "moved").search("red").hits
 
-@pytest.mark.parametrize(
-    ("statement", "named"),
-    [
-        ("UPDATE meta SET value = '2' WHERE key = 'version'", "version 2 .* reads version 1"),
-        ("UPDATE meta SET value = 'x' WHERE key = 'format'", "not an index of pictures"),
-        ("DELETE FROM meta WHERE key = 'embed_dim'", "embed_dim"),
-        ("UPDATE meta SET value = 'x' WHERE key = 'embed_dim'", "damaged"),
-        ("UPDATE vectors SET vector = x'00' WHERE id = 3", "vector 3"),
-        ("DELETE FROM pictures", "no picture"),
-        ("DROP TABLE vectors", "index the pictures again"),
-    ],
-)
-def test_a_damaged_index_is_refused(copied: Path, statement: str, named: str):
-    change(copied, statement)
-    with pytest.raises(ValueError, match=named):
-        SearchIndex(copied).search("red")
+    def test_index_and_model_may_move_together(self, tmp_path: Path, shapes: Path, colour_model: Path):
+        home = tmp_path / "home"
+        model = Path(shutil.copytree(colour_model, home / "model"))
+        index([shapes], home / "x.index", model=model, config=IndexConfig(splits=("validation",)))
+        home.rename(tmp_path / "elsewhere")
+        assert SearchIndex(tmp_path / "elsewhere" / "x.index").search("red").hits
 
+    def test_one_named_by_the_environment_is_taken(
+        self, tmp_path: Path, shapes: Path, colour_model: Path, monkeypatch: pytest.MonkeyPatch
+    ):
+        model = Path(shutil.copytree(colour_model, tmp_path / "model"))
+        index([shapes], tmp_path / "x.index", model=model, config=IndexConfig(splits=("validation",)))
+        shutil.rmtree(model)
+        monkeypatch.setenv("POCKETCLIP_MODEL", os.fspath(colour_model))
+        assert SearchIndex(tmp_path / "x.index").search("red").hits
 
-def test_another_model_is_refused(built: Path, make_colour_model, tmp_path: Path):
-    other = make_colour_model(tmp_path / "other", order=(2, 1, 0))
-    with pytest.raises(ValueError, match="another model"):
-        SearchIndex(built, model=other).search("red")
+    def test_a_text_never_loads_the_image_tower(self, built: Path):
+        searched = SearchIndex(built)
+        searched.search("red -blue")
+        assert "_image_tower" not in vars(searched.model)
 
-
-def test_a_model_that_moved_is_named_and_can_be_given(tmp_path: Path, shapes: Path, colour_model: Path):
-    model = Path(shutil.copytree(colour_model, tmp_path / "model"))
-    index(shapes, tmp_path / "x.sqlite", model=model, config=IndexConfig(splits=("validation",)))
-    model.rename(tmp_path / "moved")
-    with pytest.raises(FileNotFoundError, match=r"model, which is not there.*--model"):
-        SearchIndex(tmp_path / "x.sqlite").search("red")
-    assert SearchIndex(tmp_path / "x.sqlite", model=tmp_path / "moved").search("red")
-
-
-def test_index_and_model_may_move_together(tmp_path: Path, shapes: Path, colour_model: Path):
-    home = tmp_path / "home"
-    model = Path(shutil.copytree(colour_model, home / "model"))
-    index(shapes, home / "x.sqlite", model=model, config=IndexConfig(splits=("validation",)))
-    home.rename(tmp_path / "elsewhere")
-    assert SearchIndex(tmp_path / "elsewhere" / "x.sqlite").search("red")
+    def test_more_like_an_item_needs_none(self, copied: Path, monkeypatch: pytest.MonkeyPatch):
+        searched = SearchIndex(copied, model=copied / "none")
+        assert searched.search(Query(like=1)).hits

@@ -136,6 +136,12 @@ def _hold_folder(folder: str, hold: Callable[..., None]) -> None:
     )
 
 
+def is_inside(where: str, folder: Path, path: Path) -> bool:
+    """Whether a file, `path` of a source folder, lies in the folder of a filter or below it."""
+    wanted = Path(where.strip())
+    return wanted in ((folder / path).parents if wanted.is_absolute() else path.parents)
+
+
 def _hold_near(near: tuple[float, float, float], hold: Callable[..., None]) -> None:
     """A band of latitudes first, which costs little; then `km_between`, which the store gives to SQLite."""
     latitude, longitude, km = near

@@ -6,11 +6,12 @@ Shapes: N candidates, P phrases, S sample, D embedding.
 from __future__ import annotations
 
 import math
+import os
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from threading import Lock
@@ -20,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pocketclip.search import direction
-from pocketclip.search.filters import Filter
+from pocketclip.search.filters import Filter, is_inside
 from pocketclip.search.phrases import parse
 from pocketclip.search.prompts import TEMPLATES, prompts
 from pocketclip.search.results import clock
@@ -211,8 +212,9 @@ class SearchIndex:
         from pocketclip.runtime import ExportedModel
 
         meta = self.reader.meta
-        nearby = self.path.absolute() / meta.model_nearby
-        folder = self._model_folder or (nearby if nearby.is_dir() else meta.model)
+        named = os.environ.get("POCKETCLIP_MODEL")
+        places = [self.path.absolute() / meta.model_nearby, meta.model, *([Path(named)] if named else [])]
+        folder = self._model_folder or next((place for place in places if place.is_dir()), meta.model)
         if not folder.is_dir():
             raise FileNotFoundError(
                 f"{self.path} was made with the model in {folder}, which is not there: "
@@ -246,7 +248,7 @@ class SearchIndex:
         query_D = self.embed(query)
         ids, scores, threshold = self._ranked(query_D, query, allowed)
         page = slice(query.offset, query.offset + query.k)
-        pictures = self.reader.find([int(number) for number in ids[page]])
+        pictures = self._pictures([int(number) for number in ids[page]], query.where)
         hits = tuple(
             Hit(rank=rank, score=float(score), picture=pictures[number], load=self.reader.thumbnail)
             for rank, (number, score) in enumerate(
@@ -322,6 +324,23 @@ class SearchIndex:
                 )
             )
         return self.model.embed_images([image])[0]
+
+    def _pictures(self, ids: Sequence[int], where: Filter) -> dict[int, Picture]:
+        """Items by number, each with a file that lies in the folder that was asked for."""
+        pictures = self.reader.find(ids)
+        if where.folder is None:
+            return pictures
+        for number, picture in pictures.items():
+            if picture.key is None and not is_inside(where.folder, picture.folder, picture.path):
+                pictures[number] = self._copy_inside(picture, where.folder)
+        return pictures
+
+    def _copy_inside(self, picture: Picture, folder: str) -> Picture:
+        for place in self.reader.places(picture.id):
+            for root in {picture.folder, *self.reader.meta.folders}:
+                if place.is_relative_to(root) and is_inside(folder, root, place.relative_to(root)):
+                    return replace(picture, folder=root, path=place.relative_to(root))
+        return picture
 
     def _whole(self, number: int) -> Image.Image:
         """The picture of an item: the original; for videos, and where it cannot be read any more, the thumbnail."""
