@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from pocketclip.data.sheet import RIGHT
-from pocketclip.search import Hit, Row, SheetConfig, contact_sheet
+from pocketclip.search import Hit, Picture, Row, SheetConfig, contact_sheet
 from pocketclip.search.sheet import draw_sheet
 
 CONFIG = SheetConfig()
@@ -19,16 +19,25 @@ CONFIG = SheetConfig()
 def hit(rank: int, *, key: str, colour: str = "blue", size: tuple[int, int] = (60, 40)) -> Hit:
     buffer = io.BytesIO()
     Image.new("RGB", size, colour).save(buffer, "JPEG")
-    return Hit(
-        rank=rank,
-        score=1 / rank,
-        path=Path("/photos") / f"{key}.jpg",
+    picture = Picture(
+        id=rank,
+        folder=Path("/photos"),
+        path=Path(f"{key}.jpg"),
         key=key,
-        caption=None,
+        frame=0,
+        at_s=None,
+        sha256="0" * 64,
+        kind="picture",
+        num_bytes=1,
         width=size[0],
         height=size[1],
-        thumbnail=buffer.getvalue(),
+        taken=None,
+        modified="2024-05-01T12:00:00",
+        latitude=None,
+        longitude=None,
+        caption=None,
     )
+    return Hit(rank=rank, score=1 / rank, picture=picture, load=lambda number: buffer.getvalue())
 
 
 def count(sheet: Image.Image, colour: tuple[int, int, int], *, tolerance: int = 3) -> int:
