@@ -33,6 +33,8 @@ CREATE TABLE items (
 );
 CREATE INDEX items_by_time ON items (coalesce(taken, modified) DESC, id DESC);
 CREATE TABLE free_slots (slot INTEGER PRIMARY KEY);
+CREATE TABLE removed (item INTEGER PRIMARY KEY, generation INTEGER NOT NULL);
+CREATE INDEX removed_lately ON removed (generation);
 CREATE TABLE tags (
   item INTEGER NOT NULL REFERENCES items, tag TEXT NOT NULL, score REAL NOT NULL, PRIMARY KEY (item, tag)
 ) WITHOUT ROWID;
@@ -42,7 +44,8 @@ CREATE VIEW files AS
   FROM entries AS e JOIN folders AS d ON d.id = e.folder WHERE e.sha256 IS NOT NULL;
 """
 """`entries` holds every file (and sample of a shard) that was seen: its content, or why it was skipped. An item is
-searchable content: a picture, or a frame of a video, whose vector lies in `slot`. Filters ask `items` and `files`.
+searchable content: a picture, or a frame of a video, whose vector lies in `slot`. `removed` tells readers which items
+went, and with which generation. Filters ask `items` and `files`.
 """
 
 THUMBNAIL_TABLE = "CREATE TABLE IF NOT EXISTS thumbnails (item INTEGER PRIMARY KEY, jpeg BLOB NOT NULL);"

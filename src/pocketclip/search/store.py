@@ -31,7 +31,7 @@ from pocketclip.search.schema import (
     load_path,
     printable,
 )
-from pocketclip.search.vectors import VectorReader
+from pocketclip.search.vectors import Change, VectorReader
 
 if TYPE_CHECKING:
     from pocketclip.search.filters import Filter
@@ -167,9 +167,14 @@ class IndexReader:
     @cached_property
     def vectors(self) -> VectorReader:
         """The items' vectors; they follow what is indexed."""
-        return VectorReader(
-            self.path, embed_dim=self.meta.embed_dim, generation=self.generation, slots=self._slots
-        )
+        stored = self._all("SELECT value FROM meta WHERE key = 'rotation'", ())
+        try:
+            rotation = np.frombuffer(stored[0][0], dtype="<f4").reshape(
+                self.meta.embed_dim, self.meta.embed_dim
+            )
+        except (IndexError, ValueError, TypeError) as error:
+            raise ValueError(f"{self.path} is damaged (rotation): index the pictures again") from error
+        return VectorReader(self.path, rotation_DD=rotation, changes=self._changes)
 
     def generation(self) -> int:
         """Grows with every change that is committed."""
@@ -317,19 +322,28 @@ class IndexReader:
         rows = self._all("SELECT tag, count(*) AS num FROM tags GROUP BY tag ORDER BY num DESC, tag", ())
         return [(str(tag), int(num)) for tag, num in rows]
 
-    def _slots(self) -> tuple[int, npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-        """Generation, item numbers [N] ascending, and the slots [N] of their vectors, of one state of the index."""
+    def _changes(self, *, since: int, last_id: int) -> Change | None:
         with self._pictures.lent() as database:
             database.execute("BEGIN")
             try:
                 ((generation,),) = database.execute("SELECT value FROM meta WHERE key = 'generation'")
-                pairs = np.array(
-                    database.execute("SELECT id, slot FROM items ORDER BY id").fetchall(), dtype=np.int64
+                if generation == since:
+                    return None
+                pairs = _integers(
+                    database.execute("SELECT id, slot FROM items WHERE id > ? ORDER BY id", [last_id]),
+                    width=2,
+                )
+                gone = _integers(
+                    database.execute(
+                        "SELECT item FROM removed WHERE generation > ? AND item <= ?", [since, last_id]
+                    ),
+                    width=1,
                 )
             finally:
                 database.execute("ROLLBACK")
-        pairs = pairs.reshape(-1, 2)
-        return int(generation), pairs[:, 0].copy(), pairs[:, 1].copy()
+        return Change(
+            generation=generation, ids=pairs[:, 0].copy(), slots=pairs[:, 1].copy(), gone=gone[:, 0].copy()
+        )
 
     def _read_meta(self) -> IndexMeta:
         values = dict(self._all("SELECT key, value FROM meta", ()))
@@ -408,6 +422,14 @@ class _Connections:
             database = _connect(f"{address}&immutable=1")  # on a disc that cannot be written nobody indexes
         database.create_function("km_between", 4, km_between, deterministic=True)
         return database
+
+
+def _integers(rows: sqlite3.Cursor, *, width: int) -> npt.NDArray[np.int64]:
+    """Rows of whole numbers, int64 [N, width], without a million tuples at a time."""
+    parts = [np.empty((0, width), dtype=np.int64)]
+    while some := rows.fetchmany(65_536):
+        parts.append(np.array(some, dtype=np.int64))
+    return np.concatenate(parts)
 
 
 def _connect(address: str) -> sqlite3.Connection:

@@ -1,110 +1,160 @@
-"""Vectors on disk, a slot each: int8 rows that are memory-mapped, and the search among them.
+"""Vectors on disk, a slot each, memory-mapped; and the search among them.
 
-Shapes: N items, S slots, D embedding, K nearest.
+Few are compared one by one. Among many, a first pass (`firstpass.py`) names candidates, which are compared then.
+
+Shapes: N items, S slots, D embedding, F bytes of scale and low bits, K nearest.
 """
 
 from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from pocketclip.data.publish import flush_to_disk
+from pocketclip.search import encoding
+from pocketclip.search.firstpass import FirstPass, load_first_pass
 
 VECTORS_FILE = "vectors.i8"
+FINE_FILE = "vectors.fine"
+
+Ids = npt.NDArray[np.int64]
+Vectors = npt.NDArray[np.float32]
 
 _BLOCK = 16_384  # rows at a time, where all are wanted
-
-
-def quantised(vectors_ND: npt.NDArray[np.float32]) -> npt.NDArray[np.int8]:
-    """Rows int8 [N, D]: the largest magnitude of each row becomes 127. Their length is lost; unit rows need none."""
-    largest_N1 = np.abs(vectors_ND).max(axis=1, keepdims=True)
-    return np.rint(vectors_ND * (127 / np.maximum(largest_N1, 1e-30))).astype(np.int8)
-
-
-def unit_rows(rows_ND: npt.NDArray[np.int8]) -> npt.NDArray[np.float32]:
-    """The vectors that int8 rows stand for, float32 [N, D], length 1."""
-    vectors_ND = rows_ND.astype(np.float32)
-    length_N1 = np.linalg.norm(vectors_ND, axis=1, keepdims=True)
-    return vectors_ND / np.maximum(length_N1, 1e-30)
+_FEW = 1_024  # rows that are not worth a second thread
+_SPARSE = 8  # a filter that lets through less than one in so many items is compared one by one
 
 
 class VectorWriter:
     """Writes rows into slots; nothing refers to a slot before its row is on the disk."""
 
-    def __init__(self, folder: Path, *, embed_dim: int) -> None:
-        """Open, or begin, the file of an index.
+    def __init__(self, folder: Path, *, rotation_DD: Vectors) -> None:
+        """Open, or begin, the files of an index.
 
         Args:
             folder: of the index.
-            embed_dim: D.
+            rotation_DD: that all its vectors have.
         """
-        self._embed_dim = embed_dim
-        self._number = os.open(folder / VECTORS_FILE, os.O_RDWR | os.O_CREAT, 0o644)
+        self._rotation_DD = rotation_DD
+        self._files = [
+            os.open(folder / name, os.O_RDWR | os.O_CREAT, 0o644) for name in (VECTORS_FILE, FINE_FILE)
+        ]
 
-    @property
-    def num_slots(self) -> int:
-        """Whole rows in the file."""
-        return os.fstat(self._number).st_size // self._embed_dim
-
-    def write(self, slots: Sequence[int], vectors_ND: npt.NDArray[np.float32]) -> None:
+    def write(self, slots: Sequence[int], vectors_ND: Vectors) -> None:
         """Put unit vectors float32 [N, D] into slots [N], and wait until they are on the disk.
 
         Raises:
             OSError: the disk is full, or fails.
         """
-        rows_ND = quantised(vectors_ND)
-        for slot, row in zip(slots, rows_ND, strict=True):
-            data = row.tobytes()
-            while data:
-                written = os.pwrite(self._number, data, (slot + 1) * self._embed_dim - len(data))
-                data = data[written:]
-        flush_to_disk(self._number)
+        parts = encoding.encode(vectors_ND @ self._rotation_DD.T)
+        for number, part in zip(self._files, parts, strict=True):
+            for begin, end in _runs(slots):
+                _write_all(number, part[begin:end].tobytes(), at=slots[begin] * part.shape[1])
+            flush_to_disk(number)
 
     def close(self) -> None:
-        """Lets go of the file."""
-        os.close(self._number)
+        """Lets go of the files."""
+        for number in self._files:
+            os.close(number)
+
+
+def _runs(slots: Sequence[int]) -> Iterator[tuple[int, int]]:
+    """Stretches of slots that follow each other."""
+    begin = 0
+    for end in range(1, len(slots) + 1):
+        if end == len(slots) or slots[end] != slots[end - 1] + 1:
+            yield begin, end
+            begin = end
+
+
+def _write_all(number: int, data: bytes, *, at: int) -> None:
+    while data:
+        written = os.pwrite(number, data, at)
+        data, at = data[written:], at + written
+
+
+@dataclass(frozen=True, kw_only=True)
+class Change:
+    """What happened to an index since some state of it.
+
+    Attributes:
+        generation: of the index now.
+        ids: new items, ascending; all of them larger than those before.
+        slots: theirs.
+        gone: items that were removed.
+    """
+
+    generation: int
+    ids: Ids
+    slots: Ids
+    gone: Ids
+
+
+class Changes(Protocol):
+    """Tells how an index differs from what a reader knows."""
+
+    def __call__(self, *, since: int, last_id: int) -> Change | None:
+        """None where nothing has changed since that generation; -1 asks for everything."""
+        ...
 
 
 @dataclass(frozen=True, kw_only=True)
 class _State:
-    """What a reader knows of one generation."""
+    """What a reader knows of one generation; row n of all arrays is the same item, by ascending number."""
 
     generation: int
-    ids_N: npt.NDArray[np.int64]
-    slots_N: npt.NDArray[np.int64]
-    rows_SD: npt.NDArray[np.int8]
-    vectors_ND: npt.NDArray[np.float32]
+    ids_N: Ids
+    slots_N: Ids
+    scale_N: Vectors
+    high_SD: npt.NDArray[np.int8]
+    fine_SF: npt.NDArray[np.uint8]
+    first: FirstPass | None
+
+    @cached_property
+    def in_order(self) -> bool:
+        """Whether row n lies in slot n, as when nothing was ever removed."""
+        return bool((self.slots_N == np.arange(len(self.slots_N))).all())
+
+    @cached_property
+    def row_of_position(self) -> npt.NDArray[np.int64]:
+        """The row of each position of the first pass; -1 where the item is gone."""
+        assert self.first is not None
+        return _find(self.ids_N, self.first.ids)
+
+    @cached_property
+    def first_row_after(self) -> int:
+        """Rows from here on are not in the first pass."""
+        assert self.first is not None
+        return int(np.searchsorted(self.ids_N, self.first.last_id, side="right"))
 
 
 class VectorReader:
     """The vectors of an index, as they are at the moment of each question. Any number of threads may ask."""
 
     def __init__(
-        self,
-        folder: Path,
-        *,
-        embed_dim: int,
-        generation: Callable[[], int],
-        slots: Callable[[], tuple[int, npt.NDArray[np.int64], npt.NDArray[np.int64]]],
+        self, folder: Path, *, rotation_DD: Vectors, changes: Changes, threads: int | None = None
     ) -> None:
         """Open the vectors of an index; `IndexReader.vectors` does it.
 
         Args:
             folder: of the index.
-            embed_dim: D.
-            generation: tells whether anything has changed.
-            slots: generation, item numbers [N] ascending, their slots [N].
+            rotation_DD: that all its vectors have.
+            changes: tells what is new.
+            threads: that compare; None for one per core.
         """
-        self._path = folder / VECTORS_FILE
-        self._embed_dim = embed_dim
-        self._generation = generation
-        self._slots = slots
+        self._folder = folder
+        self._rotation_DD = rotation_DD
+        self._changes = changes
+        self._threads = threads or os.cpu_count() or 1
         self._lock = threading.Lock()
         self._known: _State | None = None
 
@@ -112,9 +162,7 @@ class VectorReader:
         """Number of items."""
         return len(self._state().ids_N)
 
-    def search(
-        self, query_D: npt.NDArray[np.float32], k: int, *, among: npt.NDArray[np.int64] | None = None
-    ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
+    def search(self, query_D: Vectors, k: int, *, among: Ids | None = None) -> tuple[Ids, Vectors]:
         """The k items nearest to a unit vector, nearest first, ties by number.
 
         Args:
@@ -128,15 +176,22 @@ class VectorReader:
         Raises:
             ValueError: k below 1, or a query of another width.
         """
-        query_D = self._checked(query_D, k)
+        self._check(query_D, k)
         state = self._state()
-        rows = np.arange(len(state.ids_N)) if among is None else _positions(state.ids_N, among)
-        vectors_ND = state.vectors_ND if among is None else state.vectors_ND[rows]
-        score_N = vectors_ND @ query_D
-        best = top(score_N, k)
-        return state.ids_N[rows[best]], score_N[best]
+        turned_D = self._rotation_DD @ query_D.astype(np.float32, copy=False)
+        allowed_N = None if among is None else _find(state.ids_N, among)
+        if allowed_N is not None:
+            allowed_N = allowed_N[allowed_N >= 0]
+        rows_N = self._candidates(state, turned_D, k, allowed_N)
+        query = encoding.scan(turned_D)
+        about_N = self._about(state, query, rows_N)
+        near = top(about_N, _with_margin(k))
+        near = np.sort(near if rows_N is None else rows_N[near])
+        cosine_N = self._vectors(state, near) @ turned_D
+        best = top(cosine_N, k)
+        return state.ids_N[near[best]], cosine_N[best]
 
-    def rows(self, ids: Sequence[int]) -> npt.NDArray[np.float32]:
+    def rows(self, ids: Sequence[int]) -> Vectors:
         """Vectors of items, float32 [N, D], length 1.
 
         Raises:
@@ -144,71 +199,172 @@ class VectorReader:
         """
         state = self._state()
         wanted = np.asarray(ids, dtype=np.int64).reshape(-1)
-        where = np.searchsorted(state.ids_N, wanted)
-        there = where < len(state.ids_N)
-        there[there] = state.ids_N[where[there]] == wanted[there]
-        if not there.all():
-            raise ValueError(f"{self._path.parent} has no item {wanted[~there][0]}")
-        return state.vectors_ND[where]
+        found = _find(state.ids_N, wanted)
+        if (found < 0).any():
+            raise ValueError(f"{self._folder} has no item {wanted[found < 0][0]}")
+        return self._vectors(state, found) @ self._rotation_DD
 
-    def sample(self, num: int, *, seed: int) -> npt.NDArray[np.float32]:
+    def sample(self, num: int, *, seed: int) -> Vectors:
         """At most `num` vectors drawn without repetition, float32 [N, D]."""
         state = self._state()
-        drawn = np.random.default_rng(seed).choice(
-            len(state.ids_N), size=min(num, len(state.ids_N)), replace=False
-        )
-        return state.vectors_ND[np.sort(drawn)]
+        num = min(num, len(state.ids_N))
+        drawn = np.random.default_rng(seed).choice(len(state.ids_N), size=num, replace=False)
+        return self._vectors(state, np.sort(drawn)) @ self._rotation_DD
 
-    def blocks(self) -> Iterator[tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]]:
+    def blocks(self) -> Iterator[tuple[Ids, Vectors]]:
         """All items, by number: numbers int64 [N], vectors float32 [N, D], some thousands at a time."""
-        state = self._state()
-        for begin in range(0, len(state.ids_N), _BLOCK):
-            yield state.ids_N[begin : begin + _BLOCK], state.vectors_ND[begin : begin + _BLOCK]
+        for ids_N, vectors_ND in self.turned_blocks():
+            yield ids_N, vectors_ND @ self._rotation_DD
 
-    def _checked(self, query_D: npt.NDArray[np.float32], k: int) -> npt.NDArray[np.float32]:
+    def turned_blocks(self, *, after: int = 0) -> Iterator[tuple[Ids, Vectors]]:
+        """Like `blocks`, from an item's number on, as the vectors are stored: rotated."""
+        state = self._state()
+        start = int(np.searchsorted(state.ids_N, after, side="right"))
+        for begin in range(start, len(state.ids_N), _BLOCK):
+            some = np.arange(begin, min(begin + _BLOCK, len(state.ids_N)))
+            yield state.ids_N[some], self._vectors(state, some)
+
+    @property
+    def first_pass(self) -> FirstPass | None:
+        """What names candidates; None where all are compared."""
+        return self._state().first
+
+    def _check(self, query_D: Vectors, k: int) -> None:
         if k < 1:
             raise ValueError(f"k is {k}: ask for at least 1 picture")
-        if query_D.shape != (self._embed_dim,):
+        if query_D.shape != self._rotation_DD.shape[:1]:
             raise ValueError(
-                f"the query has the shape {query_D.shape}, and the vectors of this index have {self._embed_dim} "
-                f"numbers: embed it with the index's model"
+                f"the query has the shape {query_D.shape}, and the vectors of this index have "
+                f"{len(self._rotation_DD)} numbers: embed it with the index's model"
             )
-        return np.ascontiguousarray(query_D, dtype=np.float32)
+
+    def _candidates(
+        self, state: _State, turned_D: Vectors, k: int, allowed_N: npt.NDArray[np.int64] | None
+    ) -> npt.NDArray[np.int64] | None:
+        """Rows that may be among the nearest, ascending; None for all."""
+        if state.first is None or (allowed_N is not None and len(allowed_N) * _SPARSE < len(state.ids_N)):
+            return allowed_N
+        share = 1.0 if allowed_N is None else len(allowed_N) / len(state.ids_N)
+        positions = state.first.candidates(turned_D, k, share=share, pool=self._pool)
+        rows_N = state.row_of_position[positions]
+        rows_N = np.sort(rows_N[rows_N >= 0])
+        if allowed_N is not None:
+            keep = np.zeros(len(state.ids_N), dtype=bool)
+            keep[allowed_N] = True
+            rows_N = rows_N[keep[rows_N]]
+            late = allowed_N[allowed_N >= state.first_row_after]
+        else:
+            late = np.arange(state.first_row_after, len(state.ids_N))
+        return np.concatenate([rows_N, late])
+
+    def _about(self, state: _State, query: encoding.Scan, rows_N: npt.NDArray[np.int64] | None) -> Vectors:
+        """About the cosines of rows, by the threads together."""
+        num = len(state.ids_N) if rows_N is None else len(rows_N)
+        straight = rows_N is None and state.in_order
+
+        def part(span: tuple[int, int]) -> Vectors:
+            begin, end = span
+            if straight:
+                return query.cosines(state.high_SD[begin:end], state.scale_N[begin:end])
+            some = np.arange(begin, end) if rows_N is None else rows_N[begin:end]
+            return query.cosines(state.high_SD.take(state.slots_N[some], axis=0), state.scale_N[some])
+
+        if num <= _FEW:
+            return part((0, num)) if num else np.empty(0, np.float32)
+        step = min(_BLOCK, -(-num // self._threads))
+        spans = [(begin, min(begin + step, num)) for begin in range(0, num, step)]
+        return np.concatenate(list(self._pool.map(part, spans)))
+
+    def _vectors(self, state: _State, rows_N: npt.NDArray[np.int64] | npt.NDArray[np.intp]) -> Vectors:
+        """Rotated vectors of rows."""
+        slots = state.slots_N[rows_N]
+        return encoding.decode(state.high_SD[slots], state.fine_SF[slots])
+
+    @cached_property
+    def _pool(self) -> ThreadPoolExecutor:
+        return ThreadPoolExecutor(self._threads, thread_name_prefix="compare")
 
     def _state(self) -> _State:
         known = self._known
-        if known is not None and known.generation == self._generation():
+        change = self._changes(
+            since=-1 if known is None else known.generation, last_id=_last(known.ids_N) if known else 0
+        )
+        if known is not None and change is None:
             return known
         with self._lock:
-            if self._known is None or self._known.generation != self._generation():
-                self._known = self._read()
+            if self._known is not known:  # another thread was first
+                known = self._known
+                change = self._changes(
+                    since=-1 if known is None else known.generation,
+                    last_id=_last(known.ids_N) if known else 0,
+                )
+            if change is not None:
+                self._known = self._changed(known, change)
+            assert self._known is not None
             return self._known
 
-    def _read(self) -> _State:
-        generation, ids_N, slots_N = self._slots()
-        num_slots = self._path.stat().st_size // self._embed_dim if self._path.is_file() else 0
-        if len(slots_N) and int(slots_N.max()) >= num_slots:
-            raise ValueError(
-                f"{self._path} was cut ({num_slots} of {int(slots_N.max()) + 1} vectors): remove the index and "
-                f"index the pictures again"
-            )
-        shape = (num_slots, self._embed_dim)
-        rows_SD = np.memmap(self._path, np.int8, "r", shape=shape) if num_slots else np.empty(shape, np.int8)
+    def _changed(self, known: _State | None, change: Change) -> _State:
+        ids_N, slots_N = change.ids, change.slots
+        high_SD, fine_SF = self._mapped(int(slots_N.max(initial=-1)) + 1, known)
+        scale_N = encoding.scales(fine_SF[slots_N])
+        if known is not None:
+            ids_N = np.concatenate([known.ids_N, ids_N])
+            slots_N = np.concatenate([known.slots_N, slots_N])
+            scale_N = np.concatenate([known.scale_N, scale_N])
+        if len(change.gone):
+            stays = ~np.isin(ids_N, change.gone)
+            ids_N, slots_N, scale_N = ids_N[stays], slots_N[stays], scale_N[stays]
         return _State(
-            generation=generation,
+            generation=change.generation,
             ids_N=ids_N,
             slots_N=slots_N,
-            rows_SD=rows_SD,
-            vectors_ND=unit_rows(rows_SD[slots_N]),
+            scale_N=scale_N,
+            high_SD=high_SD,
+            fine_SF=fine_SF,
+            first=load_first_pass(self._folder, known=known.first if known else None),
         )
 
+    def _mapped(
+        self, num_slots: int, known: _State | None
+    ) -> tuple[npt.NDArray[np.int8], npt.NDArray[np.uint8]]:
+        if known is not None and len(known.high_SD) >= num_slots:
+            return known.high_SD, known.fine_SF
+        widths = (len(self._rotation_DD), encoding.fine_width(len(self._rotation_DD)))
+        sizes = []
+        for name, width in zip((VECTORS_FILE, FINE_FILE), widths, strict=True):
+            path = self._folder / name
+            sizes.append(path.stat().st_size // width if path.is_file() else 0)
+            if sizes[-1] < num_slots:
+                raise ValueError(
+                    f"{path} was cut ({sizes[-1]} of {num_slots} vectors): remove {self._folder} and index the "
+                    f"pictures again"
+                )
+        num = min(sizes)
+        if not num:
+            return np.empty((0, widths[0]), np.int8), np.empty((0, widths[1]), np.uint8)
+        high = np.memmap(self._folder / VECTORS_FILE, np.int8, "r", shape=(num, widths[0]))
+        fine = np.memmap(self._folder / FINE_FILE, np.uint8, "r", shape=(num, widths[1]))
+        return np.asarray(high), np.asarray(fine)
 
-def _positions(ids_N: npt.NDArray[np.int64], among: npt.NDArray[np.int64]) -> npt.NDArray[np.intp]:
-    """Where the allowed items stand among all."""
-    return np.flatnonzero(np.isin(ids_N, among, assume_unique=True))
+
+def _last(ids_N: Ids) -> int:
+    return int(ids_N[-1]) if len(ids_N) else 0
 
 
-def top(score_N: npt.NDArray[np.float32], k: int) -> npt.NDArray[np.intp]:
+def _find(ids_N: Ids, wanted: Ids) -> npt.NDArray[np.int64]:
+    """The row of each wanted item; -1 for those that are not there."""
+    if not len(ids_N):
+        return np.full(len(wanted), -1, dtype=np.int64)
+    found = np.minimum(np.searchsorted(ids_N, wanted), len(ids_N) - 1)
+    return np.where(ids_N[found] == wanted, found, -1)
+
+
+def _with_margin(k: int) -> int:
+    """So many are compared to the last bit, for k."""
+    return k + k // 4 + 64
+
+
+def top(score_N: Vectors, k: int) -> npt.NDArray[np.intp]:
     """Places of the k largest scores, largest first, ties in order."""
     if k >= len(score_N):
         return np.argsort(-score_N, kind="stable")

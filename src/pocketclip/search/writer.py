@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pocketclip.data.publish import cannot_write
+from pocketclip.search.encoding import random_rotation
 from pocketclip.search.schema import (
     FORMAT,
     LOCK_FILE,
@@ -84,7 +85,8 @@ class IndexWriter:
         self._thumbnails = thumbnails
         values = dict(pictures.execute("SELECT key, value FROM meta").fetchall())
         self.embed_dim = int(values["embed_dim"])
-        self._vectors = VectorWriter(path, embed_dim=self.embed_dim)
+        rotation = np.frombuffer(values["rotation"], dtype="<f4").reshape(self.embed_dim, self.embed_dim)
+        self._vectors = VectorWriter(path, rotation_DD=rotation)
         self._free = [row[0] for row in pictures.execute("SELECT slot FROM free_slots ORDER BY slot DESC")]
         self._next = int(pictures.execute("SELECT coalesce(max(slot), -1) + 1 FROM items").fetchone()[0])
         self._next = max(self._next, self._free[0] + 1 if self._free else 0)
@@ -146,6 +148,11 @@ class IndexWriter:
                 found = self._pictures.execute("DELETE FROM entries WHERE id = ? RETURNING sha256", [number])
                 shas |= {row[0] for row in found.fetchall() if row[0] is not None}
             return self._drop_unused(shas)
+
+    def announce(self) -> None:
+        """Have readers look at the files again."""
+        with self._change():
+            pass
 
     def set_tags(self, rows: Iterable[tuple[int, str, float]]) -> None:
         """Replace all tags: item, tag, score. Items that are gone are left out."""
@@ -229,6 +236,10 @@ class IndexWriter:
             ).fetchall()
             self._pictures.executemany("DELETE FROM tags WHERE item = ?", [(id_,) for id_, _ in gone])
             self._pictures.executemany("INSERT INTO free_slots VALUES (?)", [(slot,) for _, slot in gone])
+            self._pictures.executemany(
+                "INSERT INTO removed SELECT ?, value + 1 FROM meta WHERE key = 'generation'",
+                [(id_,) for id_, _ in gone],
+            )
             with _transaction(self._thumbnails):
                 self._thumbnails.executemany(
                     "DELETE FROM thumbnails WHERE item = ?", [(id_,) for id_, _ in gone]
@@ -335,4 +346,5 @@ def _meta_rows(meta: IndexMeta) -> list[tuple[str, Value]]:
         ("model_nearby", store_path(meta.model_nearby)),
         ("model_digest", meta.model_digest),
         ("embed_dim", meta.embed_dim),
+        ("rotation", random_rotation(meta.embed_dim).astype("<f4").tobytes()),
     ]
