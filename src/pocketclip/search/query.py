@@ -20,12 +20,14 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 import numpy.typing as npt
 
-from pocketclip.search import direction
+from pocketclip.search.direction import Term, balanced, combine, mean, without
 from pocketclip.search.filters import Filter, is_inside
 from pocketclip.search.phrases import parse
 from pocketclip.search.prompts import TEMPLATES, prompts
 from pocketclip.search.results import clock
 from pocketclip.search.store import IndexReader, Picture
+from pocketclip.search.threshold import LEAST_ITEMS, Calibration, calibrate
+from pocketclip.search.vocabulary import embedded, word_list
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -38,7 +40,8 @@ DUPLICATE_COSINE = 0.98
 """Pictures nearer to each other than this count as one for `Query.unique`."""
 
 _KEPT_TEXTS = 4096  # embeddings of texts that are remembered
-_SAMPLE = 2048  # vectors that stand for the index in statistics
+_SAMPLE = 4096  # vectors that stand for the index in statistics
+_CHANGED = 0.1  # share of items by which an index may grow before statistics are worked out again
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -196,6 +199,7 @@ class SearchIndex:
         self._texts: OrderedDict[str, Rows] = OrderedDict()
         self._lock = Lock()
         self._sample: tuple[int, Rows] | None = None
+        self._calibrations: dict[tuple[tuple[str, ...], bool], tuple[int, Calibration | None]] = {}
 
     def __len__(self) -> int:
         """Number of items: pictures, and frames of videos."""
@@ -245,8 +249,9 @@ class SearchIndex:
         query = Query(text=query) if isinstance(query, str) else query
         allowed = self.reader.select(query.where) if query.where else None
         num_candidates = len(self.reader) if allowed is None else len(allowed)
-        query_D = self.embed(query)
-        ids, scores, threshold = self._ranked(query_D, query, allowed)
+        terms = self._terms(query)
+        threshold = self._threshold(query, terms)
+        ids, scores = self._ranked(combine(terms), query, allowed, threshold=threshold)
         page = slice(query.offset, query.offset + query.k)
         pictures = self._pictures([int(number) for number in ids[page]], query.where)
         hits = tuple(
@@ -266,23 +271,24 @@ class SearchIndex:
 
     def embed(self, query: Query) -> Rows:
         """The query as one unit vector float32 [D], comparable with those of the pictures."""
+        return combine(self._terms(query))
+
+    def _terms(self, query: Query) -> list[Term]:
         phrases = parse(query.text)
-        parts: list[Rows] = []
+        terms: list[Term] = []
         if phrases.wanted:
-            parts.append(direction.mean(np.stack([self._phrase(p, query.templates) for p in phrases.wanted])))
+            rows_PD = np.stack([self._phrase(phrase, query.templates) for phrase in phrases.wanted])
+            terms.append(Term(vector_D=mean(rows_PD), kind="text"))
         if query.image is not None or query.like is not None:
-            parts.append(self._picture(query))
-        if len(parts) == 2:
-            text_D, image_D = parts
-            wanted_D = direction.mix(
-                text_D, image_D, text_weight=query.text_weight, sample_SD=self._vectors_sample()
-            )
-        else:
-            wanted_D = parts[0]
+            terms.append(Term(vector_D=self._picture(query), kind="picture"))
+        if len(terms) == 2:
+            text, picture = terms
+            sample_SD = self._vectors_sample()
+            terms = balanced(text, picture, text_weight=query.text_weight, sample_SD=sample_SD)
         if phrases.unwanted:
-            unwanted = np.stack([self._phrase(p, query.templates) for p in phrases.unwanted])
-            wanted_D = direction.without(wanted_D, unwanted)
-        return wanted_D
+            rows_PD = np.stack([self._phrase(phrase, query.templates) for phrase in phrases.unwanted])
+            terms = without(terms, rows_PD)
+        return terms
 
     def embed_texts(self, texts: Sequence[str]) -> Rows:
         """Unit vectors float32 [N, D] of texts as they are; texts that were asked before are remembered."""
@@ -300,7 +306,7 @@ class SearchIndex:
         return np.stack([known[text] for text in texts])
 
     def _phrase(self, phrase: str, templates: Sequence[str]) -> Rows:
-        return direction.mean(self.embed_texts(prompts(phrase, templates)))
+        return mean(self.embed_texts(prompts(phrase, templates)))
 
     def _picture(self, query: Query) -> Rows:
         if query.like is not None and query.crop is None:
@@ -355,23 +361,40 @@ class SearchIndex:
         return decode(self.reader.thumbnail(number), name=picture.name)
 
     def _ranked(
-        self, query_D: Rows, query: Query, allowed: npt.NDArray[np.int64] | None
-    ) -> tuple[npt.NDArray[np.int64], Rows, float | None]:
-        """Ids and scores of the hits up to the asked page's end, and the threshold."""
+        self, query_D: Rows, query: Query, allowed: npt.NDArray[np.int64] | None, *, threshold: float | None
+    ) -> tuple[npt.NDArray[np.int64], Rows]:
+        """Ids and scores of the hits up to the asked page's end."""
         wanted = query.offset + query.k
         more = wanted * 3 + 20 if query.unique else wanted + (query.like is not None)
         ids, scores = self.reader.vectors.search(query_D, more, among=allowed)
         if query.like is not None:
             others = ids != query.like
             ids, scores = ids[others], scores[others]
-        threshold = None if query.min_score is None or query.min_score == "auto" else query.min_score
         if threshold is not None:
             ids, scores = ids[scores >= threshold], scores[scores >= threshold]
         if query.unique and len(ids):
             rows = self.reader.vectors.rows([int(number) for number in ids])
             kept = _distinct(rows)
             ids, scores = ids[kept], scores[kept]
-        return ids[:wanted], scores[:wanted], threshold
+        return ids[:wanted], scores[:wanted]
+
+    def _threshold(self, query: Query, terms: Sequence[Term]) -> float | None:
+        if query.min_score != "auto":
+            return query.min_score
+        calibration = self._calibration(query.templates, of_texts=any(term.kind == "text" for term in terms))
+        return None if calibration is None else calibration.threshold(terms)
+
+    def _calibration(self, templates: tuple[str, ...], *, of_texts: bool) -> Calibration | None:
+        """What the index says about scores; worked out again when it has grown or shrunk."""
+        num_items = len(self.reader)
+        known = self._calibrations.get((templates, of_texts))
+        if known is None or abs(num_items - known[0]) > _CHANGED * known[0]:
+            sample_SD = self._vectors_sample()
+            phrases = word_list("background") if of_texts and len(sample_SD) >= LEAST_ITEMS else ()
+            background_BD = embedded(self.model, phrases, templates=templates) if phrases else None
+            known = (num_items, calibrate(sample_SD, background_BD, num_items=num_items))
+            self._calibrations[templates, of_texts] = known
+        return known[1]
 
     def _vectors_sample(self) -> Rows:
         """Vectors that stand for the index, float32 [S, D]."""

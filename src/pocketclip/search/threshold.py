@@ -1,0 +1,105 @@
+"""Where matches end: the cosine below which a picture is no answer, worked out from the index itself.
+
+Cosines of texts with pictures mean different things in different models, and even for different texts of one model:
+some are nearer to all pictures than others. So a query is compared with texts that hardly any collection has a picture
+of. How well the best picture of the index seems to match those tells how well a picture can seem to match nothing.
+
+Shapes: S sample of an index, B background texts, D embedding.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from pocketclip.search.direction import Term, total
+
+Rows = npt.NDArray[np.float32]
+
+LEAST_ITEMS = 30
+"""Indexes with fewer items have no statistics to speak of: everything is a match there."""
+
+OFFSET_SHARE = 0.5
+"""How much of a query's mean cosine with the index counts as its own offset (docs/benchmarks.md, "Nothing matches")."""
+
+BACKGROUND_QUANTILE = 0.75
+"""The share of background texts whose best picture would be no match."""
+
+PAIR_QUANTILE = 0.99
+"""Pictures match a picture that is nearer to them than this share of the index's pairs are to each other."""
+
+_TAIL = 0.02  # of the sample: where the largest cosines are taken to fall off exponentially
+
+
+@dataclass(frozen=True, kw_only=True)
+class Calibration:
+    """What an index says about scores.
+
+    Attributes:
+        sample_SD: vectors of the index, float32 [S, D].
+        least: of a text's best cosine, above its offset, for a match; nan where no texts were given.
+        least_of_pictures: cosine of two pictures that match.
+    """
+
+    sample_SD: Rows
+    least: float
+    least_of_pictures: float
+
+    def threshold(self, terms: Sequence[Term]) -> float:
+        """The least cosine of a match with a query, of the parts that `direction.combine` adds up."""
+        length = float(np.linalg.norm(total(terms)))
+        return sum(term.weight * self._level(term) for term in terms) / max(length, 1e-9)
+
+    def _level(self, term: Term) -> float:
+        """The cosine with one part that a match has at least; of what is unwanted, what any picture has."""
+        if term.kind == "picture":
+            return self.least_of_pictures
+        usual = float((self.sample_SD @ term.vector_D).mean())
+        return usual if term.kind == "unwanted" else self.least + OFFSET_SHARE * usual
+
+
+def calibrate(sample_SD: Rows, background_BD: Rows | None, *, num_items: int) -> Calibration | None:
+    """Works out what an index says about scores.
+
+    Args:
+        sample_SD: unit vectors drawn from the index, float32 [S, D].
+        background_BD: unit vectors of texts that show nothing of what is in it, float32 [B, D]; None where queries are
+            without texts.
+        num_items: of the index; in a large one the best of many pictures is better than in the sample.
+
+    Returns:
+        None where there are fewer than `LEAST_ITEMS`.
+    """
+    if min(num_items, len(sample_SD)) < LEAST_ITEMS:
+        return None
+    least = math.nan
+    if background_BD is not None:
+        score_SB = sample_SD @ background_BD.T
+        above_B = expected_best(score_SB, num_items=num_items) - OFFSET_SHARE * score_SB.mean(axis=0)
+        least = float(np.quantile(above_B, BACKGROUND_QUANTILE))
+    pairs = sample_SD[: len(sample_SD) // 2] @ sample_SD[len(sample_SD) // 2 :].T
+    return Calibration(
+        sample_SD=sample_SD,
+        least=least,
+        least_of_pictures=float(np.quantile(pairs, PAIR_QUANTILE)),
+    )
+
+
+def expected_best(score_SB: Rows, *, num_items: int) -> Rows:
+    """The largest score to be expected among `num_items`, float32 [B], from samples of them, float32 [S, B].
+
+    Where a distribution's tail falls off exponentially, the expected largest of N grows with the logarithm of N by the
+    tail's mean excess (extreme values of Gumbel's type).
+    """
+    num_sampled = len(score_SB)
+    best_B = score_SB.max(axis=0)
+    if num_items <= num_sampled:
+        return best_B
+    num_tail = max(2, math.ceil(_TAIL * num_sampled))
+    tail_TB = np.partition(score_SB, -num_tail, axis=0)[-num_tail:]
+    excess_B = tail_TB.mean(axis=0) - tail_TB.min(axis=0)
+    return best_B + excess_B * math.log(num_items / num_sampled)
