@@ -8,7 +8,7 @@ with their square, but for clusters.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,12 +19,15 @@ _HEAD = 64  # dimensions that are looked at before all are
 _SAMPLE = 20_000
 _PRODUCTS = 1 << 22  # of a block where its other side is not fixed
 _ROUNDING = 1e-4  # of a bound, in float32
-_MAD_TO_SIGMA = 1.4826  # of a normal distribution
+_MAD_TO_SIGMA = 1.4826  # the median deviation of a normal distribution
+_MEAN_TO_SIGMA = 1.2533  # its mean deviation
 
 Rows = npt.NDArray[np.float32]
+Members = npt.NDArray[np.int64]
+Confirm = Callable[[Members, Members], npt.NDArray[np.bool_]]
 
 
-def duplicates(vectors_ND: Rows, *, threshold: float) -> list[npt.NDArray[np.int64]]:
+def duplicates(vectors_ND: Rows, *, threshold: float, confirm: Confirm | None = None) -> list[Members]:
     """Groups of rows whose neighbours are near: each row is near one other of its group, not all others.
 
     Exact. With the dimensions turned so that the first ones hold most of the rows, a product of these and the lengths
@@ -33,6 +36,7 @@ def duplicates(vectors_ND: Rows, *, threshold: float) -> list[npt.NDArray[np.int
     Args:
         vectors_ND: float32 [N, D], length 1.
         threshold: cosine of near rows, at least; above 0, at most 1.
+        confirm: has the last word on pairs of near rows: row numbers [P] of one and of the other -> bool [P].
 
     Returns:
         Row numbers of each group, ascending; groups of two and more, the largest first, then by their first row.
@@ -42,7 +46,8 @@ def duplicates(vectors_ND: Rows, *, threshold: float) -> list[npt.NDArray[np.int
     least = threshold - 1e-6  # two copies of a row may have a cosine of 0.9999999
     groups = _Groups(len(vectors_ND))
     for one_P, other_P in _near_pairs(vectors_ND, least=least):
-        groups.join(one_P, other_P)
+        near_P = np.ones(len(one_P), bool) if confirm is None else confirm(one_P, other_P)
+        groups.join(one_P[near_P], other_P[near_P])
     return groups.found()
 
 
@@ -84,7 +89,7 @@ class _Groups:
     def __init__(self, num: int) -> None:
         self._first_N = np.arange(num)
 
-    def join(self, one_P: npt.NDArray[np.int64], other_P: npt.NDArray[np.int64]) -> None:
+    def join(self, one_P: Members, other_P: Members) -> None:
         while True:
             one, other = self._first_N[one_P], self._first_N[other_P]
             apart = one != other
@@ -98,7 +103,7 @@ class _Groups:
                     break
                 self._first_N = further_N
 
-    def found(self) -> list[npt.NDArray[np.int64]]:
+    def found(self) -> list[Members]:
         order_N = np.argsort(self._first_N, kind="stable")
         starts = np.flatnonzero(np.diff(self._first_N[order_N], prepend=-1))
         groups = [group for group in np.split(order_N, starts[1:]) if len(group) > 1]
@@ -147,16 +152,16 @@ def outliers(
         cosine_BM[rows_B[:, None] == chosen_M] = -np.inf  # itself
         best_BK = np.partition(cosine_BM, len(chosen_M) - nearest, axis=1)[:, -nearest:]
         cosine_N[rows_B] = best_BK.mean(axis=1)
-    return Outliers(cosine_N=cosine_N, z_N=_below(cosine_N))
+    return Outliers(cosine_N=cosine_N, z_N=deviations(-cosine_N))
 
 
-def _below(value_N: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    """Standard deviations below the median, by the median deviation; 0 where all are alike."""
+def deviations(value_N: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """Standard deviations above the median, by the median deviation; 0 where all are alike."""
     middle = np.median(value_N)
     deviation = _MAD_TO_SIGMA * float(np.median(np.abs(value_N - middle)))
     if deviation == 0:
-        deviation = float(np.mean(np.abs(value_N - middle))) * 1.2533  # most are alike: the mean deviation
-    return ((middle - value_N) / deviation).astype(np.float32) if deviation > 0 else np.zeros_like(value_N)
+        deviation = _MEAN_TO_SIGMA * float(np.mean(np.abs(value_N - middle)))  # most are alike
+    return ((value_N - middle) / deviation).astype(np.float32) if deviation > 0 else np.zeros_like(value_N)
 
 
 @dataclass(frozen=True, kw_only=True)
