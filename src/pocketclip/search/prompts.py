@@ -29,8 +29,12 @@ def prompts(phrase: str, templates: Sequence[str] = TEMPLATES) -> list[str]:
     """
     if is_sentence(phrase) or not phrase.isascii():
         return [phrase]
-    noun = phrase if _DETERMINER.match(phrase) else f"{article(phrase)} {phrase}"
-    return [phrase, *(template.replace("{}", noun) for template in templates)]
+    return [phrase, *(put(phrase, template) for template in templates)]
+
+
+def put(phrase: str, template: str) -> str:
+    """A phrase in a template, with an article where it has none."""
+    return template.replace("{}", phrase if _DETERMINER.match(phrase) else f"{article(phrase)} {phrase}")
 
 
 def is_sentence(phrase: str) -> bool:

@@ -23,11 +23,11 @@ import numpy.typing as npt
 from pocketclip.search.direction import Term, balanced, combine, mean, without
 from pocketclip.search.filters import Filter, is_inside
 from pocketclip.search.phrases import parse
-from pocketclip.search.prompts import TEMPLATES, prompts
+from pocketclip.search.prompts import prompts
 from pocketclip.search.results import clock
 from pocketclip.search.store import IndexReader, Picture
 from pocketclip.search.threshold import LEAST_ITEMS, Calibration, calibrate
-from pocketclip.search.vocabulary import embedded, word_list
+from pocketclip.search.vocabulary import embedded, read_by, word_list
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -59,7 +59,8 @@ class Query:
         offset: hits that are left out at the front, for pages.
         min_score: hits below this cosine are left out; "auto" works out where the query's matches end.
         unique: of near-duplicates only the nearest is a hit.
-        templates: sentences that a short phrase is put into; empty embeds texts bare.
+        templates: sentences that a short phrase is put into; None takes those of `prompts.TEMPLATES` that the model
+            understands, empty embeds texts bare.
 
     Raises:
         ValueError: a value that makes no sense, or nothing to look for.
@@ -75,7 +76,7 @@ class Query:
     offset: int = 0
     min_score: float | Literal["auto"] | None = None
     unique: bool = False
-    templates: tuple[str, ...] = TEMPLATES
+    templates: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
         if self.k < 1:
@@ -232,6 +233,11 @@ class SearchIndex:
             )
         return model
 
+    @cached_property
+    def templates(self) -> tuple[str, ...]:
+        """The templates that the model understands."""
+        return read_by(self.model)
+
     def search(self, query: Query | str) -> Found:
         """The pictures nearest to a query.
 
@@ -277,7 +283,7 @@ class SearchIndex:
         phrases = parse(query.text)
         terms: list[Term] = []
         if phrases.wanted:
-            rows_PD = np.stack([self._phrase(phrase, query.templates) for phrase in phrases.wanted])
+            rows_PD = np.stack([self._phrase(phrase, query) for phrase in phrases.wanted])
             terms.append(Term(vector_D=mean(rows_PD), kind="text"))
         if query.image is not None or query.like is not None:
             terms.append(Term(vector_D=self._picture(query), kind="picture"))
@@ -286,7 +292,7 @@ class SearchIndex:
             sample_SD = self._vectors_sample()
             terms = balanced(text, picture, text_weight=query.text_weight, sample_SD=sample_SD)
         if phrases.unwanted:
-            rows_PD = np.stack([self._phrase(phrase, query.templates) for phrase in phrases.unwanted])
+            rows_PD = np.stack([self._phrase(phrase, query) for phrase in phrases.unwanted])
             terms = without(terms, rows_PD)
         return terms
 
@@ -305,8 +311,11 @@ class SearchIndex:
                     self._texts.popitem(last=False)
         return np.stack([known[text] for text in texts])
 
-    def _phrase(self, phrase: str, templates: Sequence[str]) -> Rows:
-        return mean(self.embed_texts(prompts(phrase, templates)))
+    def _phrase(self, phrase: str, query: Query) -> Rows:
+        return mean(self.embed_texts(prompts(phrase, self._templates_of(query))))
+
+    def _templates_of(self, query: Query) -> tuple[str, ...]:
+        return self.templates if query.templates is None else query.templates
 
     def _picture(self, query: Query) -> Rows:
         if query.like is not None and query.crop is None:
@@ -381,7 +390,9 @@ class SearchIndex:
     def _threshold(self, query: Query, terms: Sequence[Term]) -> float | None:
         if query.min_score != "auto":
             return query.min_score
-        calibration = self._calibration(query.templates, of_texts=any(term.kind == "text" for term in terms))
+        of_texts = any(term.kind == "text" for term in terms)
+        templates = self._templates_of(query) if of_texts else ()
+        calibration = self._calibration(templates, of_texts=of_texts)
         return None if calibration is None else calibration.threshold(terms)
 
     def _calibration(self, templates: tuple[str, ...], *, of_texts: bool) -> Calibration | None:

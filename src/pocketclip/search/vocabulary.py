@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import json
 from collections.abc import Iterable, Sequence
 from importlib.resources import files
 from typing import TYPE_CHECKING, Literal
@@ -16,12 +17,14 @@ import numpy.typing as npt
 
 from pocketclip.runtime.cache import remembered
 from pocketclip.search.direction import mean
-from pocketclip.search.prompts import prompts
+from pocketclip.search.prompts import TEMPLATES, prompts, put
 
 if TYPE_CHECKING:
     from pocketclip.runtime import ExportedModel
 
 _TYPE = np.dtype("<f4")
+_EVERY = 10  # word of the labels tells whether a template is understood
+_UNDERSTOOD = 0.8  # share of words that must be
 
 
 def word_list(name: Literal["labels", "background"]) -> tuple[str, ...]:
@@ -34,6 +37,29 @@ def parse_list(lines: Iterable[str]) -> list[str]:
     """Labels of a list, a line each; lines that begin with # are remarks, and repetitions are dropped."""
     labels = (" ".join(line.split()) for line in lines)
     return list(dict.fromkeys(label for label in labels if label and not label.startswith("#")))
+
+
+def read_by(model: ExportedModel, templates: Sequence[str] = TEMPLATES) -> tuple[str, ...]:
+    """Those templates that a model understands: words in them still mean the words.
+
+    A word in a template must be nearer to the bare word than to other words, for most words of a small list. A model
+    whose training captions were never sentences fails that, and finds much less with templates (docs/benchmarks.md,
+    "Prompts").
+    """
+    words = word_list("labels")[::_EVERY]
+    question = {"templates": list(templates), "words": list(words), "model": model.manifest.digest}
+
+    def work_out() -> str:
+        bare_PD = model.embed_texts(words)
+        kept = []
+        for template in templates:
+            put_PD = model.embed_texts([put(word, template) for word in words])
+            right = (put_PD @ bare_PD.T).argmax(axis=1) == np.arange(len(words))
+            if right.mean() >= _UNDERSTOOD:
+                kept.append(template)
+        return json.dumps(kept)
+
+    return tuple(json.loads(remembered(question, work_out)))
 
 
 def embedded(
