@@ -6,35 +6,26 @@ renamed or copied, is not decoded. What cannot be used is listed, and not tried 
 
 from __future__ import annotations
 
-import hashlib
-import io
 import os
-import sys
-import threading
 import time
-from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
-from itertools import islice
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-import numpy as np
-import numpy.typing as npt
-from PIL import Image
-from tqdm import tqdm
-
-from pocketclip.data.picture import decode
-from pocketclip.data.preprocess import Preprocess
 from pocketclip.runtime import ExportedModel
+from pocketclip.search import firstpass
+from pocketclip.search.intake import Intake
+from pocketclip.search.media import MediaLimits
 from pocketclip.search.schema import PICTURES_FILE, printable
-from pocketclip.search.source import Entry, list_entries
+from pocketclip.search.source import SUFFIXES, Entry, distinct, is_packed, walk
 from pocketclip.search.store import IndexMeta, IndexReader, Skipped
-from pocketclip.search.writer import Content, IndexWriter, Seen, open_writer
+from pocketclip.search.writer import IndexWriter, Seen, open_writer
 
-_LOG_SECONDS = 10  # between lines of progress where nobody watches a terminal
-THUMBNAIL_PX = 320
 MODEL_VARIABLE = "POCKETCLIP_MODEL"
+"""Environment variable that names the model of new indexes."""
+
+Within = Mapping[Path, Sequence[Path]]
+"""Source folder -> the only subfolders, relative to it, that may have changed."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,15 +34,17 @@ class IndexConfig:
 
     Attributes:
         splits: of a packed folder; empty for all.
-        batch_size: pictures a run of the network, and a transaction.
+        batch_size: pictures a run of the network.
         decoders: threads that read, decode and resize pictures; None for one per core.
         threads: of the network; None for one per core.
+        limits: of what is decoded.
     """
 
     splits: tuple[str, ...] = ()
     batch_size: int = 32
     decoders: int | None = None
     threads: int | None = None
+    limits: MediaLimits = field(default_factory=MediaLimits)
 
     def __post_init__(self) -> None:
         for name in ("batch_size", "decoders", "threads"):
@@ -97,7 +90,7 @@ def index(
 ) -> IndexSummary:
     """Bring an index up to date with source folders.
 
-    Every batch is kept once it is done: after an interruption or a crash the same call goes on. The index can be
+    About once a second what is done is kept: after an interruption or a crash the same call goes on. The index can be
     searched meanwhile.
 
     Args:
@@ -110,74 +103,162 @@ def index(
     Raises:
         BlockingIOError: another process is indexing into it.
         FileExistsError: `out` is a folder with other files in it.
+        FileNotFoundError: a source, or the model, is not there.
         ValueError: no pictures, none that can be used, a model that cannot be used, or another model than the
             index was made with.
         OSError: a source cannot be read or the index cannot be written.
     """
-    config = config or IndexConfig()
-    started = time.perf_counter()
-    out = Path(out)
-    folders, exported, meta = _opened([Path(source) for source in sources], out, model=model, config=config)
-    new = not (out / PICTURES_FILE).is_file()
-    counts = _Counts()
-    listed = [(folder, list_entries(folder, splits=config.splits)) for folder in folders]
-    with open_writer(out, meta) as writer:
-        for folder, entries in listed:
-            _pass(writer, folder, entries, exported=exported, config=config, counts=counts)
-    reader = IndexReader(out)
-    try:
-        num_items, skipped = len(reader), tuple(reader.skipped())
-    finally:
-        reader.close()
-    if new and not num_items:
-        raise ValueError(f"none of the {len(skipped)} pictures can be used; the first: {skipped[0].reason}")
-    return IndexSummary(
-        path=out,
-        num_items=num_items,
-        num_new=counts.new,
-        num_moved=counts.moved,
-        num_gone=counts.gone,
-        skipped=skipped,
-        seconds=time.perf_counter() - started,
-    )
+    return Indexer(out, model=model, config=config).update(sources)
 
 
-def _opened(
-    sources: Sequence[Path], out: Path, *, model: Path | None, config: IndexConfig
-) -> tuple[list[Path], ExportedModel, IndexMeta]:
-    """Source folders, the model, and what the index says of itself, or will say."""
-    if (out / PICTURES_FILE).is_file():
-        reader = IndexReader(out)
+def forget(out: Path, folders: Sequence[Path]) -> int:
+    """Take source folders out of an index; their files are left alone.
+
+    Returns:
+        How many items went.
+
+    Raises:
+        FileNotFoundError: there is no such index.
+        ValueError: it does not hold such a folder.
+    """
+    reader = IndexReader(Path(out))
+    meta = reader.meta
+    reader.close()
+    with open_writer(Path(out), meta) as writer:
+        for folder in folders:
+            if not writer.forget_folder(folder.absolute()):
+                known = ", ".join(printable(path) for path in meta.folders)
+                raise ValueError(f"{out} does not hold {printable(folder.absolute())}; it holds {known}")
+        return writer.sweep()
+
+
+class Indexer:
+    """Brings one index up to date, as often as it is asked, with one loaded model.
+
+    Attributes:
+        path: of the index.
+        model: that embeds.
+        folders: source folders that the index holds, absolute.
+    """
+
+    def __init__(self, out: Path, *, model: Path | None = None, config: IndexConfig | None = None) -> None:
+        """Open the model; `index` explains the arguments and what is raised."""
+        self.path = Path(out)
+        self._config = config or IndexConfig()
+        self._is_new = not (self.path / PICTURES_FILE).is_file()
+        if self._is_new:
+            self.model, self._meta = self._begun(model)
+        else:
+            self.model, self._meta = self._continued(model)
+        self.folders = list(self._meta.folders)
+
+    def update(self, sources: Sequence[Path] = (), *, within: Within | None = None) -> IndexSummary:
+        """One pass over source folders.
+
+        Args:
+            sources: empty for all that the index holds.
+            within: of these folders, only these subfolders.
+        """
+        started = time.perf_counter()
+        folders = distinct(Path(source) for source in sources) if sources else self.folders
+        if not folders:
+            raise ValueError(f"{self.path} is new and holds no folders: name a folder of pictures")
+        listed = {folder: self._listed(folder, (within or {}).get(folder)) for folder in folders}
+        with open_writer(self.path, self._meta) as writer:
+            intake = Intake(writer, self.path, model=self.model, config=self._config)
+            gone: list[int] = []
+            changed: list[tuple[Entry, Seen]] = []
+            for folder, entries in listed.items():
+                writer.folder(folder)
+                new, old = _compared(writer, folder, entries, (within or {}).get(folder))
+                changed += new
+                gone += old
+            intake.take(changed)
+            if gone:
+                writer.forget(gone)
+            num_gone = writer.sweep()
+            self._cover(writer)
+        self.folders += [folder for folder in folders if folder not in self.folders]
+        return self._summary(intake, num_gone=num_gone, started=started)
+
+    def _begun(self, model: Path | None) -> tuple[ExportedModel, IndexMeta]:
+        out, named = self.path, model or os.environ.get(MODEL_VARIABLE)
+        if not named:
+            raise ValueError(
+                f"{out} is new and needs a model: give --model (or {MODEL_VARIABLE}), a folder written by "
+                f"`pocketclip export`"
+            )
+        if out.is_dir() and any(path.name != "lock" for path in out.iterdir()):
+            raise FileExistsError(
+                f"{out} is a folder with other files in it: choose another folder for the index"
+            )
+        exported = ExportedModel(named, threads=self._config.threads)
+        return exported, IndexMeta(
+            model=exported.folder.absolute(),
+            model_nearby=Path(os.path.relpath(exported.folder.absolute(), out.absolute())),
+            model_digest=exported.manifest.digest,
+            embed_dim=exported.manifest.embed_dim,
+            folders=(),
+        )
+
+    def _continued(self, model: Path | None) -> tuple[ExportedModel, IndexMeta]:
+        reader = IndexReader(self.path)
         known = reader.meta
         reader.close()
-        exported = ExportedModel(model or _remembered(out, known), threads=config.threads)
+        exported = ExportedModel(model or _remembered(self.path, known), threads=self._config.threads)
         if exported.manifest.digest != known.model_digest:
             raise ValueError(
-                f"{out} was made with another model than the one in {exported.folder}, and their vectors cannot be "
-                f"compared: give the model of {known.model}, or another --out"
+                f"{self.path} was made with another model than the one in {exported.folder}, and their vectors "
+                f"cannot be compared: give the model of {known.model}, or index into another folder (--out)"
             )
-        return [folder.absolute() for folder in sources] or list(known.folders), exported, known
-    named = model or os.environ.get(MODEL_VARIABLE)
-    if not named:
-        raise ValueError(
-            f"{out} is new and needs a model: give --model (or {MODEL_VARIABLE}), a folder written by `pocketclip "
-            f"export`"
+        return exported, known
+
+    def _listed(self, folder: Path, parts: Sequence[Path] | None) -> list[Entry]:
+        """Entries of a source folder, or of some of its subfolders."""
+        if parts is None or is_packed(folder):
+            return list(walk(folder, splits=self._config.splits))
+        return [
+            replace(entry, path=part / entry.path)
+            for part in parts
+            if (folder / part).is_dir()
+            for entry in walk(folder / part)
+        ]
+
+    def _cover(self, writer: IndexWriter) -> None:
+        """Keeps the first pass up with the vectors, where there are many."""
+        if not firstpass.is_available():
+            return
+        reader = IndexReader(self.path)
+        try:
+            vectors = reader.vectors
+            if firstpass.keep_up(self.path, vectors):
+                writer.announce()
+        finally:
+            reader.close()
+
+    def _summary(self, intake: Intake, *, num_gone: int, started: float) -> IndexSummary:
+        reader = IndexReader(self.path)
+        try:
+            num_items, skipped = len(reader), tuple(reader.skipped())
+        finally:
+            reader.close()
+        if self._is_new and not num_items:
+            for path in self.path.iterdir():
+                path.unlink()
+            self.path.rmdir()
+            raise ValueError(
+                f"none of the {len(skipped)} pictures can be used; the first: {skipped[0].reason}"
+            )
+        self._is_new = False
+        return IndexSummary(
+            path=self.path,
+            num_items=num_items,
+            num_new=intake.num_new,
+            num_moved=intake.num_moved,
+            num_gone=num_gone,
+            skipped=skipped,
+            seconds=time.perf_counter() - started,
         )
-    if not sources:
-        raise ValueError(f"{out} is new and holds no folders: name a folder of pictures")
-    if out.is_dir() and any(out.iterdir()):
-        raise FileExistsError(
-            f"{out} is a folder with other files in it: choose another folder for the index"
-        )
-    exported = ExportedModel(named, threads=config.threads)
-    meta = IndexMeta(
-        model=exported.folder.absolute(),
-        model_nearby=Path(os.path.relpath(exported.folder.absolute(), out.absolute())),
-        model_digest=exported.manifest.digest,
-        embed_dim=exported.manifest.embed_dim,
-        folders=(),
-    )
-    return [folder.absolute() for folder in sources], exported, meta
 
 
 def _remembered(out: Path, known: IndexMeta) -> Path:
@@ -191,160 +272,44 @@ def _remembered(out: Path, known: IndexMeta) -> Path:
     return found
 
 
-@dataclass
-class _Counts:
-    new: int = 0
-    moved: int = 0
-    gone: int = 0
+def _compared(
+    writer: IndexWriter, folder: Path, entries: Sequence[Entry], parts: Sequence[Path] | None
+) -> tuple[list[tuple[Entry, Seen]], list[int]]:
+    """What of a folder must be read, and the entries whose files are gone.
 
-
-@dataclass(frozen=True, kw_only=True)
-class _Prepared:
-    """A file that was read: its content is known already, or prepared here."""
-
-    seen: Seen
-    sha256: bytes
-    frames: tuple[tuple[Content, npt.NDArray[np.uint8]], ...] = ()
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Bad:
-    seen: Seen
-    reason: str
-
-
-class _Claims:
-    """Contents that are being prepared, so that copies of one are not decoded twice."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._claimed: set[bytes] = set()
-
-    def claim(self, sha256: bytes) -> bool:
-        with self._lock:
-            mine = sha256 not in self._claimed
-            self._claimed.add(sha256)
-            return mine
-
-
-def _pass(
-    writer: IndexWriter,
-    folder: Path,
-    entries: Sequence[Entry],
-    *,
-    exported: ExportedModel,
-    config: IndexConfig,
-    counts: _Counts,
-) -> None:
-    """Brings one source folder up to date."""
-    writer.folder(folder)
+    Raises:
+        ValueError: there are no pictures in it, though there were: it may not be mounted.
+    """
     known = writer.entries(folder)
-    changed: list[tuple[Entry, Seen]] = []
+    if not entries and parts is None:
+        if known:
+            raise ValueError(
+                f"{printable(folder)} holds no pictures now, and {len(known)} of it are indexed: mount it, or take it "
+                f"out of the index with --forget {printable(folder)}"
+            )
+        raise ValueError(
+            f"{printable(folder)} holds no pictures ({', '.join(sorted(SUFFIXES))}): choose another folder"
+        )
+    changed = []
+    hidden = {entry.path for entry in entries if entry.unlisted}
     for entry in entries:
         before = known.pop((entry.path, entry.key), None)
-        seen = _seen(folder, entry)
-        if before is None or before[1:] != (seen.num_bytes, seen.modified_ns):
+        seen = Seen(
+            folder=folder,
+            path=entry.path,
+            key=entry.key,
+            num_bytes=entry.num_bytes,
+            modified_ns=entry.modified_ns,
+        )
+        if before is None or entry.modified_ns < 0 or before[1:] != (seen.num_bytes, seen.modified_ns):
             changed.append((entry, seen))
-    interval = 0.1 if sys.stderr.isatty() else _LOG_SECONDS
-    with (
-        ThreadPoolExecutor(config.decoders or os.cpu_count(), thread_name_prefix="decode") as pool,
-        tqdm(total=len(changed), desc="index", unit="picture", mininterval=interval) as bar,
-    ):
-        prepared = _prepare_ahead(pool, changed, writer=writer, preprocess=exported.preprocess, config=config)
-        while batch := list(islice(prepared, config.batch_size)):
-            _write(writer, batch, exported=exported, counts=counts)
-            bar.update(len(batch))
-    counts.gone += writer.forget(number for number, _, _ in known.values())
+    gone = [
+        number
+        for (path, _), (number, _, _) in known.items()
+        if (parts is None or _is_in(path, parts)) and not _is_in(path, hidden)
+    ]
+    return changed, gone
 
 
-def _seen(folder: Path, entry: Entry) -> Seen:
-    try:
-        status = (folder / entry.path).stat()
-        num_bytes, modified_ns = status.st_size, status.st_mtime_ns
-    except OSError:  # reading it will say why
-        num_bytes, modified_ns = 0, -1
-    return Seen(folder=folder, path=entry.path, key=entry.key, num_bytes=num_bytes, modified_ns=modified_ns)
-
-
-def _write(
-    writer: IndexWriter, batch: Sequence[_Prepared | _Bad], *, exported: ExportedModel, counts: _Counts
-) -> None:
-    good = [item for item in batch if isinstance(item, _Prepared)]
-    fresh = [(item, content, pixels) for item in good for content, pixels in item.frames]
-    vectors_ND = np.empty((0, exported.manifest.embed_dim), dtype=np.float32)
-    if fresh:
-        vectors_ND = exported.embed_pixels(np.stack([pixels for _, _, pixels in fresh]))
-        if not np.isfinite(vectors_ND).all():
-            raise ValueError(
-                f"{exported.folder} gives embeddings that are not finite (near "
-                f"{printable(fresh[0][0].seen.path)}): export the checkpoint again"
-            )
-    writer.add(
-        [(item.seen, item.sha256) for item in good],
-        [(item.sha256, item.seen.modified, content) for item, content, _ in fresh],
-        vectors_ND,
-        [(item.seen, item.reason) for item in batch if isinstance(item, _Bad)],
-    )
-    counts.new += len(fresh)
-    counts.moved += sum(not item.frames for item in good)
-
-
-def _prepare_ahead(
-    pool: ThreadPoolExecutor,
-    entries: Iterable[tuple[Entry, Seen]],
-    *,
-    writer: IndexWriter,
-    preprocess: Preprocess,
-    config: IndexConfig,
-) -> Iterator[_Prepared | _Bad]:
-    """Prepares entries in the pool, in order, two batches ahead of the reader."""
-    claims = _Claims()
-    waiting: deque[Future[_Prepared | _Bad]] = deque()
-
-    def prepared(future: Future[_Prepared | _Bad]) -> _Prepared | _Bad:
-        return future.result()
-
-    for entry, seen in entries:
-        waiting.append(pool.submit(_prepare, entry, seen, preprocess=preprocess, claims=claims))
-        if len(waiting) > 2 * config.batch_size:
-            yield prepared(waiting.popleft())
-    while waiting:
-        yield prepared(waiting.popleft())
-
-
-def _prepare(entry: Entry, seen: Seen, *, preprocess: Preprocess, claims: _Claims) -> _Prepared | _Bad:
-    try:
-        data, caption = entry.read()
-        sha256 = hashlib.sha256(data).digest()
-        image = decode(data, name=entry.name)
-    except OSError as error:
-        return _Bad(seen=seen, reason=f"{entry.name}: cannot be read ({error.strerror or 'input error'})")
-    except ValueError as error:
-        return _Bad(seen=seen, reason=str(error))
-    if not claims.claim(sha256):
-        return _Prepared(seen=seen, sha256=sha256)
-    content = Content(
-        frame=0,
-        at_s=None,
-        kind="picture",
-        num_bytes=len(data),
-        width=image.width,
-        height=image.height,
-        taken=None,
-        latitude=None,
-        longitude=None,
-        caption=caption,
-        thumbnail=thumbnail(image),
-    )
-    return _Prepared(seen=seen, sha256=sha256, frames=((content, preprocess.pixels(image)),))
-
-
-def thumbnail(image: Image.Image, *, longest_px: int = THUMBNAIL_PX) -> bytes:
-    """A small JPEG of a picture; smaller pictures keep their size."""
-    scale = min(1.0, longest_px / max(image.size))
-    if scale < 1:
-        size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
-        image = image.resize(size, Image.Resampling.BICUBIC, reducing_gap=2.0)
-    buffer = io.BytesIO()
-    image.save(buffer, "JPEG", quality=85)
-    return buffer.getvalue()
+def _is_in(path: Path, folders: Iterable[Path]) -> bool:
+    return any(folder == path or folder in path.parents for folder in folders)

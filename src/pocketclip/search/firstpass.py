@@ -15,9 +15,10 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -25,6 +26,9 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save
 
 from pocketclip.data.publish import publish_file, publish_folder
+
+if TYPE_CHECKING:
+    from pocketclip.search.vectors import VectorReader
 
 WORTH_IT = 100_000
 """Fewer vectors are compared one by one."""
@@ -154,15 +158,28 @@ def extend_first_pass(folder: Path, first: FirstPass, blocks: Blocks) -> None:
     _write_parts(_folders(folder)[-1], blocks, empty=codes, begin=len(first.parts) - 1, ids_P=last.ids_P)
 
 
-def is_late(first: FirstPass | None, ids_N: npt.NDArray[np.int64]) -> bool:
-    """Whether so many items [N] are not covered that they should be."""
-    covered = first.last_id if first else 0
-    return len(ids_N) >= WORTH_IT and int((ids_N > covered).sum()) >= _LATE
+def keep_up(folder: Path, vectors: VectorReader) -> bool:
+    """Make, extend or renew it when there are enough new vectors, or few enough of the old.
 
+    Args:
+        folder: of the index, which the caller has locked.
+        vectors: of the index.
 
-def is_worn(first: FirstPass, ids_N: npt.NDArray[np.int64]) -> bool:
-    """Whether so many of its items are gone that it should be made anew."""
-    return int(np.isin(first.ids, ids_N).sum()) < (1 - _GONE) * len(first.ids)
+    Returns:
+        Whether anything was written.
+    """
+    ids_N, first = vectors.ids(), vectors.first_pass
+    if len(ids_N) < WORTH_IT:
+        return False
+    worn = first is not None and int(np.isin(first.ids, ids_N).sum()) < (1 - _GONE) * len(first.ids)
+    if first is None or worn:
+        sample_SD = vectors.turned_sample(_TRAINING, seed=0)
+        write_first_pass(folder, vectors.turned_blocks(), sample_SD=sample_SD)
+        return True
+    if int((ids_N > first.last_id).sum()) < _LATE:
+        return False
+    extend_first_pass(folder, first, vectors.turned_blocks(after=first.last_id))
+    return True
 
 
 def _write_parts(
@@ -230,6 +247,4 @@ def _load(path: Path, stamp: tuple[str, int]) -> Part | None:
 
 
 def _faiss() -> Any:  # noqa: ANN401 it has no types
-    import faiss
-
-    return faiss
+    return import_module("faiss")

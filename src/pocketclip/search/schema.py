@@ -10,7 +10,6 @@ VERSION = "2"
 
 PICTURES_FILE = "pictures.sqlite"
 THUMBNAILS_FILE = "thumbnails.sqlite"
-LOCK_FILE = "lock"
 
 Value = str | int | float | bytes | None
 """What SQLite holds."""
@@ -33,6 +32,7 @@ CREATE TABLE items (
 );
 CREATE INDEX items_by_time ON items (coalesce(taken, modified) DESC, id DESC);
 CREATE TABLE free_slots (slot INTEGER PRIMARY KEY);
+CREATE TABLE loose (sha256 BLOB PRIMARY KEY) WITHOUT ROWID;
 CREATE TABLE removed (item INTEGER PRIMARY KEY, generation INTEGER NOT NULL);
 CREATE INDEX removed_lately ON removed (generation);
 CREATE TABLE tags (
@@ -44,8 +44,9 @@ CREATE VIEW files AS
   FROM entries AS e JOIN folders AS d ON d.id = e.folder WHERE e.sha256 IS NOT NULL;
 """
 """`entries` holds every file (and sample of a shard) that was seen: its content, or why it was skipped. An item is
-searchable content: a picture, or a frame of a video, whose vector lies in `slot`. `removed` tells readers which items
-went, and with which generation. Filters ask `items` and `files`.
+searchable content: a picture, or a frame of a video, whose vector lies in `slot`. `loose` holds contents that a file
+had and has no more: whether another has them is known at the end of a pass. `removed` tells readers which items went,
+and with which generation. Filters ask `items` and `files`.
 """
 
 THUMBNAIL_TABLE = "CREATE TABLE IF NOT EXISTS thumbnails (item INTEGER PRIMARY KEY, jpeg BLOB NOT NULL);"

@@ -22,6 +22,7 @@ import numpy.typing as npt
 
 from pocketclip.data.shard import ShardReader
 from pocketclip.search.filters import conditions, km_between
+from pocketclip.search.lock import is_locked
 from pocketclip.search.schema import (
     FORMAT,
     PICTURES_FILE,
@@ -284,6 +285,20 @@ class IndexReader:
         condition, values = conditions(where)
         rows = self._all(f"SELECT i.id FROM items AS i WHERE {condition} ORDER BY i.id", values)
         return np.fromiter((row[0] for row in rows), dtype=np.int64, count=len(rows))
+
+    def has(self, sha256: bytes) -> bool:
+        """Whether this content is indexed."""
+        return bool(self._all("SELECT 1 FROM items WHERE sha256 = ? LIMIT 1", [sha256]))
+
+    def progress(self) -> tuple[int, int] | None:
+        """Files that a pass of indexing has done, and has to do; None while nobody is indexing."""
+        if not is_locked(self.path):
+            return None
+        noted = self._all("SELECT value FROM meta WHERE key = 'progress'", ())
+        if not noted:
+            return None
+        done, _, total = str(noted[0][0]).partition("/")
+        return int(done), int(total)
 
     def skipped(self) -> list[Skipped]:
         """The files that could not be used, by folder and path."""

@@ -191,6 +191,10 @@ class VectorReader:
         best = top(cosine_N, k)
         return state.ids_N[near[best]], cosine_N[best]
 
+    def ids(self) -> Ids:
+        """Numbers of all items, int64 [N], ascending."""
+        return self._state().ids_N
+
     def rows(self, ids: Sequence[int]) -> Vectors:
         """Vectors of items, float32 [N, D], length 1.
 
@@ -206,10 +210,14 @@ class VectorReader:
 
     def sample(self, num: int, *, seed: int) -> Vectors:
         """At most `num` vectors drawn without repetition, float32 [N, D]."""
+        return self.turned_sample(num, seed=seed) @ self._rotation_DD
+
+    def turned_sample(self, num: int, *, seed: int) -> Vectors:
+        """Like `sample`, as the vectors are stored: rotated."""
         state = self._state()
         num = min(num, len(state.ids_N))
         drawn = np.random.default_rng(seed).choice(len(state.ids_N), size=num, replace=False)
-        return self._vectors(state, np.sort(drawn)) @ self._rotation_DD
+        return self._vectors(state, np.sort(drawn))
 
     def blocks(self) -> Iterator[tuple[Ids, Vectors]]:
         """All items, by number: numbers int64 [N], vectors float32 [N, D], some thousands at a time."""

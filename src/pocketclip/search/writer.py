@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import errno
-import fcntl
-import os
 import sqlite3
 from collections.abc import Generator, Iterable, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -17,9 +15,9 @@ import numpy.typing as npt
 
 from pocketclip.data.publish import cannot_write
 from pocketclip.search.encoding import random_rotation
+from pocketclip.search.lock import locked
 from pocketclip.search.schema import (
     FORMAT,
-    LOCK_FILE,
     PICTURES_FILE,
     TABLES,
     THUMBNAIL_TABLE,
@@ -32,6 +30,7 @@ from pocketclip.search.schema import (
 from pocketclip.search.store import IndexMeta, Kind
 from pocketclip.search.vectors import VectorWriter
 
+_SWEPT_AT_ONCE = 256
 _FULL = (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_WRITE)
 
 
@@ -52,6 +51,10 @@ class Seen:
     key: str | None
     num_bytes: int
     modified_ns: int
+
+    def to_be_tried_again(self) -> Seen:
+        """The same, but nobody will take the file for unchanged."""
+        return replace(self, modified_ns=-1)
 
     @property
     def modified(self) -> str:
@@ -87,6 +90,7 @@ class IndexWriter:
         self.embed_dim = int(values["embed_dim"])
         rotation = np.frombuffer(values["rotation"], dtype="<f4").reshape(self.embed_dim, self.embed_dim)
         self._vectors = VectorWriter(path, rotation_DD=rotation)
+        self._progress: str | None = None
         self._free = [row[0] for row in pictures.execute("SELECT slot FROM free_slots ORDER BY slot DESC")]
         self._next = int(pictures.execute("SELECT coalesce(max(slot), -1) + 1 FROM items").fetchone()[0])
         self._next = max(self._next, self._free[0] + 1 if self._free else 0)
@@ -102,6 +106,10 @@ class IndexWriter:
 
     def knows(self, sha256: bytes) -> bool:
         """Whether this content is indexed."""
+        found = self._pictures.execute("SELECT 1 FROM items WHERE sha256 = ? LIMIT 1", [sha256])
+        return found.fetchone() is not None
+
+    def _is_held(self, sha256: bytes) -> bool:
         found = self._pictures.execute("SELECT 1 FROM entries WHERE sha256 = ? LIMIT 1", [sha256])
         return found.fetchone() is not None
 
@@ -136,18 +144,44 @@ class IndexWriter:
             self._set_entries([(seen, sha256, None) for seen, sha256 in files])
             self._set_entries([(seen, None, reason) for seen, reason in skipped])
 
-    def forget(self, entries: Iterable[int]) -> int:
-        """Drop entries by number, and the items that have no other file.
+    def forget(self, entries: Iterable[int]) -> None:
+        """Drop entries by number; `sweep` drops the items that nobody else holds."""
+        with self._change():
+            numbers = [(number,) for number in entries]
+            self._pictures.executemany(
+                "INSERT OR IGNORE INTO loose SELECT sha256 FROM entries WHERE id = ? AND sha256 IS NOT NULL",
+                numbers,
+            )
+            self._pictures.executemany("DELETE FROM entries WHERE id = ?", numbers)
+
+    def forget_folder(self, folder: Path) -> bool:
+        """Drop a source folder with all its entries; tells whether it was known."""
+        stored = store_path(folder)
+        if self._pictures.execute("SELECT 1 FROM folders WHERE path = ?", [stored]).fetchone() is None:
+            return False
+        self.forget(number for number, _, _ in self.entries(folder).values())
+        with self._change():
+            self._pictures.execute("DELETE FROM folders WHERE path = ?", [stored])
+        return True
+
+    def sweep(self) -> int:
+        """Drop the items whose content no file holds any more.
 
         Returns:
-            How many items went.
+            How many went.
         """
-        with self._change():
-            shas: set[bytes] = set()
-            for number in entries:
-                found = self._pictures.execute("DELETE FROM entries WHERE id = ? RETURNING sha256", [number])
-                shas |= {row[0] for row in found.fetchall() if row[0] is not None}
-            return self._drop_unused(shas)
+        num = 0
+        while True:
+            some = self._pictures.execute("SELECT sha256 FROM loose LIMIT ?", [_SWEPT_AT_ONCE]).fetchall()
+            if not some:
+                return num
+            with self._change():
+                num += sum(self._drop(sha256) for (sha256,) in some if not self._is_held(sha256))
+                self._pictures.executemany("DELETE FROM loose WHERE sha256 = ?", some)
+
+    def progress(self, done: int, total: int) -> None:
+        """Note how far a pass is, for readers; it is committed with the next change."""
+        self._progress = f"{done}/{total}" if total else None
 
     def announce(self) -> None:
         """Have readers look at the files again."""
@@ -206,16 +240,13 @@ class IndexWriter:
         return row.lastrowid
 
     def _set_entries(self, rows: Sequence[tuple[Seen, bytes | None, str | None]]) -> None:
-        changed: set[bytes] = set()
         for seen, sha256, reason in rows:
             place: tuple[Value, ...] = (store_path(seen.folder), store_path(seen.path), seen.key or "")
-            before = self._pictures.execute(
-                "SELECT sha256 FROM entries WHERE folder = (SELECT id FROM folders WHERE path = ?) AND path = ? "
-                "AND key = ?",
-                place,
-            ).fetchone()
-            if before is not None and before[0] is not None and before[0] != sha256:
-                changed.add(before[0])
+            self._pictures.execute(
+                "INSERT OR IGNORE INTO loose SELECT sha256 FROM entries WHERE folder = (SELECT id FROM folders WHERE "
+                "path = ?) AND path = ? AND key = ? AND sha256 IS NOT NULL AND sha256 IS NOT ?",
+                (*place, sha256),
+            )
             self._pictures.execute(
                 "INSERT INTO entries (folder, path, key, num_bytes, modified_ns, modified, sha256, reason) "
                 "VALUES ((SELECT id FROM folders WHERE path = ?), ?, ?, ?, ?, ?, ?, ?) "
@@ -224,28 +255,20 @@ class IndexWriter:
                 "reason = excluded.reason",
                 (*place, seen.num_bytes, seen.modified_ns, seen.modified, sha256, reason),
             )
-        self._drop_unused(changed)
 
-    def _drop_unused(self, shas: Iterable[bytes]) -> int:
-        num = 0
-        for sha256 in shas:
-            if self.knows(sha256):
-                continue
-            gone = self._pictures.execute(
-                "DELETE FROM items WHERE sha256 = ? RETURNING id, slot", [sha256]
-            ).fetchall()
-            self._pictures.executemany("DELETE FROM tags WHERE item = ?", [(id_,) for id_, _ in gone])
-            self._pictures.executemany("INSERT INTO free_slots VALUES (?)", [(slot,) for _, slot in gone])
-            self._pictures.executemany(
-                "INSERT INTO removed SELECT ?, value + 1 FROM meta WHERE key = 'generation'",
-                [(id_,) for id_, _ in gone],
-            )
-            with _transaction(self._thumbnails):
-                self._thumbnails.executemany(
-                    "DELETE FROM thumbnails WHERE item = ?", [(id_,) for id_, _ in gone]
-                )
-            num += len(gone)
-        return num
+    def _drop(self, sha256: bytes) -> int:
+        gone = self._pictures.execute(
+            "DELETE FROM items WHERE sha256 = ? RETURNING id, slot", [sha256]
+        ).fetchall()
+        ids = [(id_,) for id_, _ in gone]
+        self._pictures.executemany("DELETE FROM tags WHERE item = ?", ids)
+        self._pictures.executemany("INSERT INTO free_slots VALUES (?)", [(slot,) for _, slot in gone])
+        self._pictures.executemany(
+            "INSERT INTO removed SELECT ?, value + 1 FROM meta WHERE key = 'generation'", ids
+        )
+        with _transaction(self._thumbnails):
+            self._thumbnails.executemany("DELETE FROM thumbnails WHERE item = ?", ids)
+        return len(gone)
 
     @contextmanager
     def _change(self) -> Generator[None, None, None]:
@@ -253,6 +276,9 @@ class IndexWriter:
             with _transaction(self._pictures):
                 yield
                 self._pictures.execute("UPDATE meta SET value = value + 1 WHERE key = 'generation'")
+                self._pictures.execute("DELETE FROM meta WHERE key = 'progress'")
+                if self._progress:
+                    self._pictures.execute("INSERT INTO meta VALUES ('progress', ?)", [self._progress])
         except sqlite3.DatabaseError as error:
             raise _cannot_write(self._path, error) from error
 
@@ -273,7 +299,7 @@ def open_writer(path: Path, meta: IndexMeta) -> Generator[IndexWriter, None, Non
     with cannot_write(path):
         path.mkdir(parents=True, exist_ok=True)
     with (
-        _locked(path),
+        locked(path),
         closing(_open(path / PICTURES_FILE)) as pictures,
         closing(_open(path / THUMBNAILS_FILE)) as thumbnails,
     ):
@@ -298,22 +324,6 @@ def _open(path: Path) -> sqlite3.Connection:
     except sqlite3.DatabaseError as error:
         raise _cannot_write(path.parent, error) from error
     return database
-
-
-@contextmanager
-def _locked(path: Path) -> Generator[None, None, None]:
-    with cannot_write(path):
-        number = os.open(path / LOCK_FILE, os.O_RDWR | os.O_CREAT, 0o644)
-    try:
-        try:
-            fcntl.flock(number, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise BlockingIOError(
-                f"{path} is being indexed by another process: wait for it, or stop it"
-            ) from error
-        yield
-    finally:
-        os.close(number)
 
 
 @contextmanager
