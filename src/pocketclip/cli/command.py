@@ -22,6 +22,7 @@ from pocketclip.cli.checks import Inspect, Verify
 from pocketclip.cli.compare import Compare
 from pocketclip.cli.convert import Convert
 from pocketclip.cli.describe import Describe
+from pocketclip.cli.doctor import Doctor
 from pocketclip.cli.evaluate import Evaluate
 from pocketclip.cli.export import Export, Parity
 from pocketclip.cli.extras import require
@@ -49,6 +50,7 @@ _VERBS: Mapping[str, type] = {
     "publish": Publish,
     "verify": Verify,
     "inspect": Inspect,
+    "doctor": Doctor,
     "train": Train,
     "finetune": Finetune,
     "plot": Plot,

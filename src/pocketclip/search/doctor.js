@@ -61,17 +61,39 @@
     return ratio;
   }
 
+  function onScreen(x, y) {
+    const span = 0.92 * view.scale;
+    return [((x - view.x) * span + 0.5) * canvas.clientWidth, ((y - view.y) * span + 0.5) * canvas.clientHeight];
+  }
+
   function screen(i) {
-    const margin = 0.04;
-    const wide = canvas.clientWidth, tall = canvas.clientHeight;
-    const x = ((data.x[i] - view.x) * view.scale * (1 - 2 * margin) + 0.5) * wide;
-    const y = ((data.y[i] - view.y) * view.scale * (1 - 2 * margin) + 0.5) * tall;
-    return [x, y];
+    return onScreen(data.x[i], data.y[i]);
   }
 
   function tile(pen, i, x, y, side) {
     const column = i % data.columns, row = Math.floor(i / data.columns);
     pen.drawImage(atlas, column * data.tile, row * data.tile, data.tile, data.tile, x, y, side, side);
+  }
+
+  // the largest clusters first; a label that would cover another is left out
+  function drawLabels(pen) {
+    const taken = [];
+    pen.font = "600 12px system-ui, sans-serif";
+    pen.textAlign = "center";
+    pen.textBaseline = "middle";
+    pen.lineWidth = 4;
+    pen.lineJoin = "round";
+    pen.strokeStyle = getComputedStyle(canvas).backgroundColor;
+    pen.fillStyle = getComputedStyle(document.body).color;
+    for (const [text, px, py] of data.label) {
+      const [x, y] = onScreen(px, py);
+      const half = pen.measureText(text).width / 2 + 6;
+      if (x - half < 0 || x + half > canvas.clientWidth) continue;
+      if (taken.some(([ox, oy, other]) => Math.abs(x - ox) < half + other && Math.abs(y - oy) < 18)) continue;
+      taken.push([x, y, half]);
+      pen.strokeText(text, x, y);
+      pen.fillText(text, x, y);
+    }
   }
 
   function draw() {
@@ -102,6 +124,7 @@
         pen.fill();
       }
     }
+    if (!pictures) drawLabels(pen);
     if (at >= 0) {
       const [x, y] = screen(at);
       pen.strokeStyle = getComputedStyle(document.body).color;

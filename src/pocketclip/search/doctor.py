@@ -60,8 +60,8 @@ class DoctorConfig:
     """
 
     near: float = 0.95
-    alike: float = 0.9
-    misfit: float = 3.5
+    alike: float = 0.95
+    misfit: float = 4.0
     alone: float = 3.5
     max_map: int = 5000
     listed: int = 60
@@ -160,8 +160,19 @@ class Diagnosis:
         """Groups of copies that lie in several splits."""
         return tuple(group for group in self.duplicates if len(group.splits) > 1)
 
+    def _same_bytes(self) -> set[int]:
+        """Samples whose picture is, byte for byte, that of one that is kept, or of one before it."""
+        seen = {self.samples[group.keep].sha256: group.keep for group in self.duplicates}
+        members = (member for group in self.duplicates for member in group.members)
+        return {
+            member for member in members if seen.setdefault(self.samples[member].sha256, member) != member
+        }
+
     def lists(self) -> dict[str, list[int]]:
-        """File name -> numbers of the samples in it, ascending. `drop.txt` holds what nobody misses."""
+        """File name -> numbers of the samples in it, ascending.
+
+        `drop.txt` holds what nobody misses: what leaks, what is there twice byte for byte, what has no caption.
+        """
         spare = {member for group in self.duplicates for member in group.members if member != group.keep}
         leaked = {
             member
@@ -176,7 +187,7 @@ class Diagnosis:
             "mislabelled.txt": {found.sample for found in self.misfits},
             "outliers.txt": {found.sample for found in self.outliers},
             "captions.txt": {found.sample for found in self.captions},
-            DROP_FILE: spare | empty,
+            DROP_FILE: leaked | empty | self._same_bytes(),
         }
         return {name: sorted(numbers) for name, numbers in rows.items()}
 

@@ -20,6 +20,7 @@ CaptionFault = Literal["empty", "too long", "cut off", "repeated", "file name"]
 
 _SIDE = 16  # of a signature
 _FLAT = 8.0  # grey values: of less spread than this a picture is one colour
+_APART, _PLACES = 40.0, 0.98  # grey values that copies differ by at most, in this share of the places
 _PRODUCTS = 1 << 22
 _CUT = re.compile(r"(?:\.\.\.|…|\[\.\.\.\]|\[…\])\W*$")
 _FILE = re.compile(
@@ -94,16 +95,19 @@ def alike(
 ) -> npt.NDArray[np.bool_]:
     """Whether pictures are copies of one another, by their signatures: bool [P].
 
-    Their pixels are correlated, so a lighter copy is a copy; pictures of one colour are compared as they are.
+    Their pixels are correlated and nowhere far apart: a copy with other brightness, contrast or compression is one, and
+    so is one that lost a narrow edge. Pictures of one colour are compared as they are.
     """
     one, other = one_PS.astype(np.float32), other_PS.astype(np.float32)
+    apart_PS = np.abs(one - other)
     flat_P = (one.std(axis=1) < _FLAT) | (other.std(axis=1) < _FLAT)
-    near_P = np.abs(one - other).max(axis=1) < _FLAT
+    most = int(_PLACES * apart_PS.shape[1])
+    local_P = np.partition(apart_PS, most, axis=1)[:, most] <= _APART
     one -= one.mean(axis=1, keepdims=True)
     other -= other.mean(axis=1, keepdims=True)
     lengths = np.linalg.norm(one, axis=1) * np.linalg.norm(other, axis=1)
-    together = np.einsum("ps,ps->p", one, other) / np.maximum(lengths, 1e-6)
-    return np.where(flat_P, near_P, together >= correlation)
+    together_P = np.einsum("ps,ps->p", one, other) / np.maximum(lengths, 1e-6) >= correlation
+    return np.where(flat_P, apart_PS.max(axis=1) < _FLAT, together_P & local_P)
 
 
 def find_duplicates(

@@ -100,7 +100,7 @@ def cover(
     about = []
     for label in range(len(found.centre_KD)):
         members = found.members(label)
-        middle = np.mean([place[row] for row in members.tolist() if row in place] or [[0.5, 0.5]], axis=0)
+        middle = np.median([place[row] for row in members.tolist() if row in place] or [[0.5, 0.5]], axis=0)
         about.append(
             Cluster(
                 caption=_typical(text_ND[members], [captions[row] for row in members]),

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 _THUMBNAIL_PX, _STRIP_PX = 200, 88
 _TILES = ((1500, 64), (4000, 48), (10**9, 40))  # samples on the map at most -> pixels of each on its sheet
 _IN_GROUP = 8  # pictures of a group that are shown
+_LABELS = 14  # of clusters, on the map
 _CAPTION = 240  # letters of a caption that are shown
 _CAPTIONS_SHOWN = 20  # of each fault
 _FAULTS: dict[CaptionFault, str] = {
@@ -150,6 +151,10 @@ class _Page:
             "x": [round(float(x), 4) for x in found.coverage.place_C2[:, 0]],
             "y": [round(float(y), 4) for y in found.coverage.place_C2[:, 1]],
             "split": [splits.index(sample.split) for sample in samples],
+            "label": [
+                [_short(cluster.caption, 28), round(cluster.x, 4), round(cluster.y, 4)]
+                for cluster in found.coverage.clusters[:_LABELS]
+            ],
             "cluster": found.coverage.label_N[chosen].tolist(),
             "problem": [sum((number in one) << bit for bit, one in enumerate(sets)) for number in chosen],
             "fit": [round(float(found.own_N[number]), 3) for number in chosen],
@@ -245,8 +250,8 @@ class _Page:
     def foot(self) -> str:
         return (
             "<h2>Lists</h2><p class=muted>Beside this page lie lists of keys, one a line: <code>drop.txt</code> names "
-            "spare copies and samples without a caption, the others what their names say; <code>doctor.json</code> "
-            "holds everything.</p>"
+            "what leaks, what is there twice byte for byte and what has no caption, the others what their names say; "
+            "<code>doctor.json</code> holds everything.</p>"
         )
 
     def _section(
