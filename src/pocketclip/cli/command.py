@@ -30,6 +30,7 @@ from pocketclip.cli.filter import Filter, Score
 from pocketclip.cli.finetune import Finetune
 from pocketclip.cli.hub import Upload
 from pocketclip.cli.index import Index
+from pocketclip.cli.listing import List, Tag
 from pocketclip.cli.plot import Plot
 from pocketclip.cli.probe import Probe
 from pocketclip.cli.published import Join, Publish
@@ -62,6 +63,8 @@ _VERBS: Mapping[str, type] = {
     "parity": Parity,
     "index": Index,
     "search": Search,
+    "list": List,
+    "tag": Tag,
     "serve": Serve,
     "describe": Describe,
     "convert": Convert,

@@ -33,11 +33,10 @@ if TYPE_CHECKING:
     from PIL import Image
 
     from pocketclip.runtime import ExportedModel
+    from pocketclip.search.listings import Group
+    from pocketclip.search.tags import TagSummary
 
 Rows = npt.NDArray[np.float32]
-
-DUPLICATE_COSINE = 0.98
-"""Pictures nearer to each other than this count as one for `Query.unique`."""
 
 _KEPT_TEXTS = 4096  # embeddings of texts that are remembered
 _SAMPLE = 4096  # vectors that stand for the index in statistics
@@ -259,20 +258,30 @@ class SearchIndex:
         threshold = self._threshold(query, terms)
         ids, scores = self._ranked(combine(terms), query, allowed, threshold=threshold)
         page = slice(query.offset, query.offset + query.k)
-        pictures = self._pictures([int(number) for number in ids[page]], query.where)
-        hits = tuple(
-            Hit(rank=rank, score=float(score), picture=pictures[number], load=self.reader.thumbnail)
-            for rank, (number, score) in enumerate(
-                zip(ids[page].tolist(), scores[page], strict=True), query.offset + 1
-            )
-            if number in pictures  # not deleted in this very moment
-        )
+        pairs = list(zip(scores[page].tolist(), ids[page].tolist(), strict=True))
         return Found(
-            hits=hits,
+            hits=self.hits(pairs, first_rank=query.offset + 1, where=query.where),
             threshold=threshold,
             num_candidates=num_candidates,
             seconds=time.perf_counter() - started,
             nothing=not len(ids),
+        )
+
+    def hits(
+        self, pairs: Sequence[tuple[float, int]], *, first_rank: int = 1, where: Filter | None = None
+    ) -> tuple[Hit, ...]:
+        """Items as hits.
+
+        Args:
+            pairs: score and number of each; items that are gone are left out.
+            first_rank: of the first pair.
+            where: of several files of an item, one that lies in this filter's folder.
+        """
+        pictures = self._pictures([number for _, number in pairs], where or Filter())
+        return tuple(
+            Hit(rank=rank, score=score, picture=pictures[number], load=self.reader.thumbnail)
+            for rank, (score, number) in enumerate(pairs, first_rank)
+            if number in pictures
         )
 
     def embed(self, query: Query) -> Rows:
@@ -382,30 +391,71 @@ class SearchIndex:
         if threshold is not None:
             ids, scores = ids[scores >= threshold], scores[scores >= threshold]
         if query.unique and len(ids):
-            rows = self.reader.vectors.rows([int(number) for number in ids])
-            kept = _distinct(rows)
+            from pocketclip.search.listings import distinct
+
+            numbers = ids.tolist()
+            kept = distinct(numbers, self.reader.vectors.rows(numbers), self.reader)
             ids, scores = ids[kept], scores[kept]
         return ids[:wanted], scores[:wanted]
+
+    def calibration(
+        self, templates: tuple[str, ...] | None = None, *, of_texts: bool = True
+    ) -> Calibration | None:
+        """What the index says about scores; worked out again when it has grown or shrunk.
+
+        Args:
+            templates: of the queries; None for those that the model understands.
+            of_texts: whether there are texts in the queries, which needs the model.
+
+        Returns:
+            None where there are too few items to say anything.
+        """
+        if not of_texts:
+            templates = ()
+        elif templates is None:
+            templates = self.templates
+        num_items = len(self.reader)
+        known = self._calibrations.get((templates, of_texts))
+        if known is None or abs(num_items - known[0]) > _CHANGED * known[0]:
+            sample_SD = self._vectors_sample()
+            enough = of_texts and len(sample_SD) >= LEAST_ITEMS
+            background_BD = (
+                embedded(self.model, word_list("background"), templates=templates) if enough else None
+            )
+            known = (num_items, calibrate(sample_SD, background_BD, num_items=num_items))
+            self._calibrations[templates, of_texts] = known
+        return known[1]
+
+    def tag(self, labels: Sequence[str] = (), *, most: int = 5) -> TagSummary:
+        """Give every item the labels that it matches; see `tags.tag`."""
+        from pocketclip.search.tags import tag
+
+        return tag(self, labels, most=most)
+
+    def albums(self, num: int | None = None, *, labels: Sequence[str] = ()) -> list[Group]:
+        """Albums of like pictures; see `listings.find_albums`."""
+        from pocketclip.search.listings import find_albums
+
+        return find_albums(self, num, labels=labels)
+
+    def duplicates(self) -> list[Group]:
+        """Groups of near-duplicates; see `listings.find_duplicates`."""
+        from pocketclip.search.listings import find_duplicates
+
+        return find_duplicates(self)
+
+    def outliers(self, *, most: int = 50) -> Group:
+        """Pictures that are like no other; see `listings.find_outliers`."""
+        from pocketclip.search.listings import find_outliers
+
+        return find_outliers(self, most=most)
 
     def _threshold(self, query: Query, terms: Sequence[Term]) -> float | None:
         if query.min_score != "auto":
             return query.min_score
         of_texts = any(term.kind == "text" for term in terms)
-        templates = self._templates_of(query) if of_texts else ()
-        calibration = self._calibration(templates, of_texts=of_texts)
+        calibration = self.calibration(query.templates, of_texts=of_texts)
         return None if calibration is None else calibration.threshold(terms)
-
-    def _calibration(self, templates: tuple[str, ...], *, of_texts: bool) -> Calibration | None:
-        """What the index says about scores; worked out again when it has grown or shrunk."""
-        num_items = len(self.reader)
-        known = self._calibrations.get((templates, of_texts))
-        if known is None or abs(num_items - known[0]) > _CHANGED * known[0]:
-            sample_SD = self._vectors_sample()
-            phrases = word_list("background") if of_texts and len(sample_SD) >= LEAST_ITEMS else ()
-            background_BD = embedded(self.model, phrases, templates=templates) if phrases else None
-            known = (num_items, calibrate(sample_SD, background_BD, num_items=num_items))
-            self._calibrations[templates, of_texts] = known
-        return known[1]
 
     def _vectors_sample(self) -> Rows:
         """Vectors that stand for the index, float32 [S, D]."""
@@ -413,12 +463,3 @@ class SearchIndex:
         if self._sample is None or self._sample[0] != generation:
             self._sample = (generation, self.reader.vectors.sample(_SAMPLE, seed=0))
         return self._sample[1]
-
-
-def _distinct(rows_ND: Rows) -> list[int]:
-    """Rows that are not near-duplicates of an earlier one that is kept."""
-    kept: list[int] = []
-    for row, vector_D in enumerate(rows_ND):
-        if not kept or float((rows_ND[kept] @ vector_D).max()) < DUPLICATE_COSINE:
-            kept.append(row)
-    return kept

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from pocketclip.data.publish import publish_file, publish_folder
 
 if TYPE_CHECKING:
+    from pocketclip.search.listings import Group
     from pocketclip.search.query import Hit
     from pocketclip.search.store import IndexReader
 
@@ -83,13 +84,32 @@ def write_links(hits: Sequence[Hit], folder: Path, *, reader: IndexReader) -> in
         OSError: it cannot be written, or a picture cannot be read.
         ValueError: a shard has lost its sample.
     """
-    digits = len(str(max((hit.rank for hit in hits), default=1)))
-    num_copied = 0
     with publish_folder(folder, marker=LISTING) as partial:
-        for hit in hits:
-            num_copied += _put(hit, partial, name=f"{hit.rank:0{digits}d} {_file_name(hit)}", reader=reader)
+        num_copied = _fill(partial, hits, reader=reader)
         (partial / LISTING).write_bytes(_json(hits, {}))
     return num_copied
+
+
+def write_groups(groups: Sequence[Group], folder: Path, *, reader: IndexReader) -> int:
+    """As `write_links`, with a folder for each group, named by number and title."""
+    digits = len(str(len(groups)))
+    num_copied = 0
+    with publish_folder(folder, marker=LISTING) as partial:
+        for number, group in enumerate(groups, start=1):
+            inside = partial / f"{number:0{digits}d} {_plain(group.title)}"
+            inside.mkdir()
+            num_copied += _fill(inside, group.hits, reader=reader)
+        listed = [{"title": group.title, "hits": [values(hit) for hit in group.hits]} for group in groups]
+        (partial / LISTING).write_bytes(json.dumps({"groups": listed}, indent=1).encode())
+    return num_copied
+
+
+def _fill(folder: Path, hits: Sequence[Hit], *, reader: IndexReader) -> int:
+    """Links or copies hits into a folder; how many were copied."""
+    digits = len(str(max((hit.rank for hit in hits), default=1)))
+    return sum(
+        _put(hit, folder, name=f"{hit.rank:0{digits}d} {_file_name(hit)}", reader=reader) for hit in hits
+    )
 
 
 def _put(hit: Hit, folder: Path, *, name: str, reader: IndexReader) -> bool:
@@ -110,9 +130,13 @@ def _put(hit: Hit, folder: Path, *, name: str, reader: IndexReader) -> bool:
 def _file_name(hit: Hit) -> str:
     """Without the rank; a sample's key may hold what a file's name may not."""
     if hit.key is not None:
-        return "".join(c if c.isalnum() or c in "-_. " else "-" for c in hit.key)
+        return _plain(hit.key)
     at_s = hit.picture.at_s
     return hit.path.name if at_s is None else f"{clock(at_s).replace(':', '-')} {hit.path.name}"
+
+
+def _plain(text: str) -> str:
+    return "".join(c if c.isalnum() or c in "-_. " else "-" for c in text)
 
 
 def clock(seconds: float) -> str:
