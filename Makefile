@@ -8,7 +8,7 @@ OUT ?= demo
 
 export UV_PROJECT_ENVIRONMENT := $(VENV)
 
-.PHONY: help setup demo test check lock litert clean
+.PHONY: help setup demo test check lock litert web clean
 
 help:
 	@echo 'make demo     the whole road on real pictures, about seven minutes on two cores; look at demo/report.html'
@@ -55,6 +55,11 @@ litert: | $(filter .uv/%,$(UV))
 	$(UV) venv --quiet --allow-existing .litert
 	$(UV) pip install --quiet --python .litert/bin/python 'torch==2.13.0' 'litert-torch>=0.10' onnx '.[train]'
 	@echo "export POCKETCLIP_LITERT_PYTHON=$(CURDIR)/.litert/bin/python"
+
+# The page of `pocketclip export --to web`, from web/ into the package. Users need no npm: what is built is committed.
+web:
+	cd web && npm ci --no-audit --no-fund && npm test && npm run build
+	$(PYTHON) web/publish.py
 
 lock: | $(filter .uv/%,$(UV))
 	$(UV) lock

@@ -1,6 +1,6 @@
 /** CLIP's cleaning of a text: repair, unescape HTML twice, collapse white space, lower the case. */
 
-import { named, unescape } from "./entities";
+import { named, unescape, windows } from "./entities";
 
 // What Python calls white space. JavaScript's \s has U+FEFF besides, and lacks U+0085 and the separators 1C to 1F.
 const SPACE = "\\t-\\r\\x1c-\\x20\\x85\\xa0\\u1680\\u2000-\\u200a\\u2028\\u2029\\u202f\\u205f\\u3000";
@@ -34,7 +34,6 @@ const LIGATURES: Readonly<Record<string, string>> = {
   "\ufb06": "st",
 };
 const LIGATURE = new RegExp(`[${Object.keys(LIGATURES).join("")}]`, "gu");
-const WINDOWS = new TextDecoder("windows-1252");
 
 /**
  * A text as the tokenizer of Python cleans it, but for mojibake ("cafÃ©"), which stays as it is here: Python's ftfy
@@ -71,7 +70,7 @@ function repairSegment(segment: string, mayUnescape: boolean): string {
 
 function repairOnce(text: string): string {
   return text
-    .replace(/[\x80-\x9f]/g, (one) => WINDOWS.decode(Uint8Array.of(one.charCodeAt(0))))
+    .replace(/[\x80-\x9f]/g, (one) => windows(one.charCodeAt(0)))
     .replace(LIGATURE, (one) => LIGATURES[one] ?? one)
     .replace(/[\u3000\uff01-\uffef]/g, (one) => one.normalize("NFKC")) // full and half width
     .replace(/[\u02bc\u2018-\u201b]/g, "'")

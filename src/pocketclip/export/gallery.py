@@ -79,10 +79,10 @@ def write_gallery(folder: Path, pictures: Path, *, model: ExportedModel) -> Gall
     if not names:
         raise ValueError(f"{pictures}: none of its {len(paths)} pictures can be read ({unreadable[0]})")
     embed_ND = np.concatenate(parts)
-    scale_N = np.abs(embed_ND).max(axis=1) / np.float32(127)
+    levels_ND = np.rint(embed_ND * (127 / np.abs(embed_ND).max(axis=1, keepdims=True)))
     arrays = {
-        "embed": np.rint(embed_ND / scale_N[:, None]).astype(np.int8),
-        "scale": scale_N,
+        "embed": levels_ND.astype(np.int8),
+        "scale": (1 / np.linalg.norm(levels_ND, axis=1)).astype(np.float32),
         "thumbnails": np.frombuffer(b"".join(thumbnails), np.uint8),
         "ends": np.cumsum([len(one) for one in thumbnails], dtype=np.int64),
         "names": np.frombuffer(json.dumps(names, ensure_ascii=False).encode(), np.uint8),

@@ -14,6 +14,7 @@ from pocketclip.data.sample import JsonValue
 
 _BUILD_FILE = "build.json"  # for the tests of the package
 _PACKED = ".xz"
+_LEVEL = 6
 
 
 def write_site(folder: Path) -> dict[str, JsonValue]:
@@ -33,7 +34,7 @@ def write_site(folder: Path) -> dict[str, JsonValue]:
         for path in sorted(path for path in page.rglob("*") if path.is_file() and path.name != _BUILD_FILE):
             name, data = path.relative_to(page), path.read_bytes()
             if path.suffix == _PACKED:
-                name, data = name.with_suffix(".gz"), gzip.compress(lzma.decompress(data), mtime=0)
+                name, data = name.with_suffix(".gz"), gzip.compress(lzma.decompress(data), _LEVEL, mtime=0)
             with publish_file(folder / name) as file:
                 file.write(data)
             hashes[name.as_posix()] = sha256_file(folder / name)

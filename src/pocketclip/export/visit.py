@@ -14,10 +14,12 @@ import os
 import shutil
 import statistics
 import threading
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -27,12 +29,13 @@ from pocketclip.export.towers import CannotRunError
 from pocketclip.runtime.manifest import Manifest, read_manifest
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Page
+    from playwright.sync_api import Page, Playwright
 
 BROWSER = "POCKETCLIP_CHROMIUM"
 _BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
 _LIMIT_MS = 300_000
 _RUNS = 5
+_Result = TypeVar("_Result")
 
 # Pictures arrive as base64 of PNG: a page may fetch nothing but its own files.
 _PICTURES = """
@@ -71,18 +74,20 @@ class Visitor:
         manifest: of the page's folder.
         browser: name and version.
         facts: what the page says of itself: model, backend, threads.
-        page: playwright's.
         asked: addresses that the page asked for outside of its folder; it should be none.
     """
 
-    def __init__(
-        self, page: Page, *, folder: Path, browser: str, facts: dict[str, Any], asked: list[str]
-    ) -> None:
+    def __init__(self, folder: Path, *, opened: _Opened, thread: ThreadPoolExecutor) -> None:
         self.manifest: Manifest = read_manifest(folder)
-        self.browser = browser
-        self.facts = facts
-        self.page = page
-        self.asked = asked
+        self.browser = f"Chromium {opened.browser}"
+        self.facts = opened.facts
+        self.asked = opened.asked
+        self._page = opened.page
+        self._thread = thread
+
+    def act(self, deed: Callable[[Page], _Result]) -> _Result:
+        """What a function of playwright's page returns; it runs in the thread that the browser belongs to."""
+        return self._thread.submit(deed, self._page).result()
 
     def tokenizer(self, texts: Sequence[str]) -> npt.NDArray[np.int64]:
         """int64 [B, L]."""
@@ -120,53 +125,74 @@ class Visitor:
         from playwright.sync_api import Error
 
         try:
-            return self.page.evaluate(script, argument)
+            return self.act(lambda page: page.evaluate(script, argument))
         except Error as error:
             raise ValueError(_one_line(error)) from error
 
 
 @contextmanager
-def visit(folder: Path, *, backend: str = "wasm") -> Generator[Visitor, None, None]:
+def visit(
+    folder: Path, *, backend: str = "wasm", flags: Sequence[str] = (), is_isolated: bool = False
+) -> Generator[Visitor, None, None]:
     """Serves a folder on this machine and opens it in a headless Chromium.
 
     Args:
         folder: written by `pocketclip export --to web`.
         backend: "wasm", "webgpu" or "auto".
+        flags: for Chromium's command line.
+        is_isolated: whether the server sends the headers without which browsers give a page one thread only.
 
     Raises:
         CannotRunError: playwright or a browser is missing, or cannot be started here.
         ValueError: the page does not open; the text is its own.
     """
+    address = f"index.html?backend={backend}"
+    with _served(folder, is_isolated=is_isolated) as base, ThreadPoolExecutor(max_workers=1) as thread:
+        driver = thread.submit(_start).result()
+        try:
+            opened = thread.submit(_open, driver, base, address, flags=[*_flags(), *flags]).result()
+            yield Visitor(folder, opened=opened, thread=thread)
+        finally:
+            thread.submit(driver.stop).result()
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Opened:
+    """A page that says it is ready."""
+
+    page: Page
+    browser: str
+    facts: dict[str, Any]
+    asked: list[str]
+
+
+def _start() -> Playwright:
     try:
         from playwright.sync_api import Error, sync_playwright
     except ImportError as error:
         raise CannotRunError("playwright is not installed (pip install playwright)") from error
-    with _served(folder) as address:
-        try:
-            driver = sync_playwright().start()
-        except Error as error:
-            raise CannotRunError(_one_line(error)) from error
-        try:
-            try:
-                browser = driver.chromium.launch(executable_path=find_browser(), args=_flags())
-            except Error as error:
-                raise CannotRunError(f"no Chromium starts here ({_one_line(error)})") from error
-            asked: list[str] = []
-            page = browser.new_page()
-            page.on(
-                "request",
-                lambda one: None if one.url.startswith((address, "blob:")) else asked.append(one.url),
-            )
-            try:
-                page.goto(f"{address}/index.html?backend={backend}")
-                facts = page.evaluate(_READY, _LIMIT_MS)
-            except Error as error:
-                raise ValueError(f"the page does not open: {_one_line(error)}") from error
-            yield Visitor(
-                page, folder=folder, browser=f"Chromium {browser.version}", facts=facts, asked=asked
-            )
-        finally:
-            driver.stop()
+    try:
+        return sync_playwright().start()
+    except Error as error:
+        raise CannotRunError(f"playwright does not start ({_one_line(error)})") from error
+
+
+def _open(driver: Playwright, base: str, address: str, *, flags: list[str]) -> _Opened:
+    from playwright.sync_api import Error
+
+    try:
+        browser = driver.chromium.launch(executable_path=find_browser(), args=flags)
+    except Error as error:
+        raise CannotRunError(f"no Chromium starts here ({_one_line(error)})") from error
+    asked: list[str] = []
+    page = browser.new_page()
+    page.on("request", lambda one: None if one.url.startswith((base, "blob:")) else asked.append(one.url))
+    try:
+        page.goto(f"{base}/{address}")
+        facts = page.evaluate(_READY, _LIMIT_MS)
+    except Error as error:
+        raise ValueError(f"it does not open: {_one_line(error)}") from error
+    return _Opened(page=page, browser=browser.version, facts=facts, asked=asked)
 
 
 def find_browser() -> str | None:
@@ -183,21 +209,32 @@ def _flags() -> list[str]:
 class _Quiet(http.server.SimpleHTTPRequestHandler):
     """The plain server of `python -m http.server`, without its lines."""
 
+    def __init__(self, *args: Any, is_isolated: bool, **rest: Any) -> None:  # noqa: ANN401 - the base class's own
+        self._is_isolated = is_isolated
+        super().__init__(*args, **rest)
+
+    def end_headers(self) -> None:
+        """Adds to the headers."""
+        if self._is_isolated:
+            self.send_header("Cross-Origin-Opener-Policy", "same-origin")
+            self.send_header("Cross-Origin-Embedder-Policy", "require-corp")
+        super().end_headers()
+
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the base class names it so
         del format, args
 
 
 @contextmanager
-def _served(folder: Path) -> Generator[str, None, None]:
-    handler = functools.partial(_Quiet, directory=str(folder))
+def _served(folder: Path, *, is_isolated: bool) -> Generator[str, None, None]:
+    handler = functools.partial(_Quiet, directory=str(folder), is_isolated=is_isolated)
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        thread = threading.Thread(target=server.serve_forever, daemon=True)
-        thread.start()
+        serving = threading.Thread(target=server.serve_forever, daemon=True)
+        serving.start()
         try:
             yield f"http://127.0.0.1:{server.server_port}"
         finally:
             server.shutdown()
-            thread.join()
+            serving.join()
 
 
 def _png(image: Image.Image) -> str:
@@ -212,4 +249,5 @@ def _quoted(texts: Sequence[str]) -> list[str]:
 
 
 def _one_line(error: Exception) -> str:
-    return str(error).strip().splitlines()[0]
+    first = str(error).strip().splitlines()[0]
+    return first.removeprefix("Page.evaluate: ").removeprefix("UserError: ")
