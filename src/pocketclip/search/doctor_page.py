@@ -286,7 +286,7 @@ class _Page:
         alt = escape(_short(self._found.samples[number].caption, 80), quote=True)
         image = self._image(number)
         return (
-            f'<img loading=lazy alt="{alt}" src="{_data(thumbnail(image, longest_px=px), "jpeg")}" '
+            f'<img decoding=async alt="{alt}" src="{_data(thumbnail(image, longest_px=px), "jpeg")}" '
             f'width={image.width} height={image.height} style="height:auto">'
         )
 

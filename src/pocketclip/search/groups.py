@@ -116,8 +116,9 @@ class Outliers:
 
     Attributes:
         cosine_N: mean cosine with the nearest others.
-        z_N: how far that lies below the median of all, in standard deviations as the median deviation gives them. From
-            about 3.5 on a row stands out (Iglewicz and Hoaglin, 1993, "How to Detect and Handle Outliers").
+        z_N: how far the angle of that cosine lies above the median of all, in standard deviations as the median
+            deviation gives them. From about 3.5 on a row stands out (Iglewicz and Hoaglin, 1993, "How to Detect and
+            Handle Outliers").
     """
 
     cosine_N: npt.NDArray[np.float32]
@@ -152,7 +153,7 @@ def outliers(
         cosine_BM[rows_B[:, None] == chosen_M] = -np.inf  # itself
         best_BK = np.partition(cosine_BM, len(chosen_M) - nearest, axis=1)[:, -nearest:]
         cosine_N[rows_B] = best_BK.mean(axis=1)
-    return Outliers(cosine_N=cosine_N, z_N=deviations(-cosine_N))
+    return Outliers(cosine_N=cosine_N, z_N=deviations(np.arccos(np.clip(cosine_N, -1, 1))))
 
 
 def deviations(value_N: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
