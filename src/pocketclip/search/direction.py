@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 Rows = npt.NDArray[np.float32]
 
-EXCLUDE = 0.3
+EXCLUDE = 0.4
 """How much of an unwanted text is subtracted (docs/benchmarks.md, "Excluding")."""
 
 

@@ -26,7 +26,7 @@ LEAST_ITEMS = 30
 OFFSET_SHARE = 0.5
 """How much of a query's mean cosine with the index counts as its own offset (docs/benchmarks.md, "Nothing matches")."""
 
-BACKGROUND_QUANTILE = 0.75
+BACKGROUND_QUANTILE = 0.6
 """The share of background texts whose best picture would be no match."""
 
 PAIR_QUANTILE = 0.99
@@ -43,11 +43,13 @@ class Calibration:
         sample_SD: vectors of the index, float32 [S, D].
         least: of a text's best cosine, above its offset, for a match; nan where no texts were given.
         least_of_pictures: cosine of two pictures that match.
+        offset_share: how much of a text's mean cosine with the index is its own offset.
     """
 
     sample_SD: Rows
     least: float
     least_of_pictures: float
+    offset_share: float = OFFSET_SHARE
 
     def threshold(self, terms: Sequence[Term]) -> float:
         """The least cosine of a match with a query, of the parts that `direction.combine` adds up."""
@@ -59,10 +61,17 @@ class Calibration:
         if term.kind == "picture":
             return self.least_of_pictures
         usual = float((self.sample_SD @ term.vector_D).mean())
-        return usual if term.kind == "unwanted" else self.least + OFFSET_SHARE * usual
+        return usual if term.kind == "unwanted" else self.least + self.offset_share * usual
 
 
-def calibrate(sample_SD: Rows, background_BD: Rows | None, *, num_items: int) -> Calibration | None:
+def calibrate(
+    sample_SD: Rows,
+    background_BD: Rows | None,
+    *,
+    num_items: int,
+    offset_share: float = OFFSET_SHARE,
+    quantile: float = BACKGROUND_QUANTILE,
+) -> Calibration | None:
     """Works out what an index says about scores.
 
     Args:
@@ -70,6 +79,8 @@ def calibrate(sample_SD: Rows, background_BD: Rows | None, *, num_items: int) ->
         background_BD: unit vectors of texts that show nothing of what is in it, float32 [B, D]; None where queries are
             without texts.
         num_items: of the index; in a large one the best of many pictures is better than in the sample.
+        offset_share: how much of a text's mean cosine with the index is its own offset, 0 to 1.
+        quantile: share of the background texts that match nothing.
 
     Returns:
         None where there are fewer than `LEAST_ITEMS`.
@@ -79,13 +90,14 @@ def calibrate(sample_SD: Rows, background_BD: Rows | None, *, num_items: int) ->
     least = math.nan
     if background_BD is not None:
         score_SB = sample_SD @ background_BD.T
-        above_B = expected_best(score_SB, num_items=num_items) - OFFSET_SHARE * score_SB.mean(axis=0)
-        least = float(np.quantile(above_B, BACKGROUND_QUANTILE))
+        above_B = expected_best(score_SB, num_items=num_items) - offset_share * score_SB.mean(axis=0)
+        least = float(np.quantile(above_B, quantile))
     pairs = sample_SD[: len(sample_SD) // 2] @ sample_SD[len(sample_SD) // 2 :].T
     return Calibration(
         sample_SD=sample_SD,
         least=least,
         least_of_pictures=float(np.quantile(pairs, PAIR_QUANTILE)),
+        offset_share=offset_share,
     )
 
 
