@@ -16,7 +16,7 @@ from pocketclip.runtime import ExportedModel
 from pocketclip.search import firstpass
 from pocketclip.search.intake import Intake
 from pocketclip.search.media import MediaLimits
-from pocketclip.search.schema import PICTURES_FILE, printable
+from pocketclip.search.schema import OUR_FILES, PICTURES_FILE, printable
 from pocketclip.search.source import SUFFIXES, Entry, distinct, is_packed, walk
 from pocketclip.search.store import IndexMeta, IndexReader, Skipped
 from pocketclip.search.writer import IndexWriter, Seen, open_writer
@@ -188,7 +188,7 @@ class Indexer:
                 f"{out} is new and needs a model: give --model (or {MODEL_VARIABLE}), a folder written by "
                 f"`pocketclip export`"
             )
-        if out.is_dir() and any(path.name != "lock" for path in out.iterdir()):
+        if out.is_dir() and any(path.name not in OUR_FILES for path in out.iterdir()):
             raise FileExistsError(
                 f"{out} is a folder with other files in it: choose another folder for the index"
             )

@@ -100,11 +100,13 @@ def scan(query_D: npt.NDArray[np.float32]) -> Scan:
     coarse_D = np.rint(query_D / step)
     fine_D = np.rint((query_D - coarse_D * step) * (254 / step))
     packed = numkong.dots_pack(np.stack([coarse_D, fine_D]).astype(np.int8), dtype="int8")
-    weight_2 = np.array([4 * step, 4 * step / 254], dtype=np.float32)
     half = _half(len(query_D))
 
     def dots(high_ND: High) -> npt.NDArray[np.float32]:
-        return np.asarray(numkong.dots_packed(high_ND, packed)).astype(np.float32) @ weight_2
+        dot_N2 = np.asarray(numkong.dots_packed(high_ND, packed))
+        score_N = np.multiply(dot_N2[:, 0], 4 * step, dtype=np.float32)
+        score_N += np.multiply(dot_N2[:, 1], 4 * step / 254, dtype=np.float32)
+        return score_N
 
     # low is 0 to 3 in the first half, 0 or 2 in the second
     return Scan(dots=dots, offset=1.5 * float(query_D[:half].sum()) + float(query_D[half:].sum()))

@@ -10,8 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from pocketclip.data.publish import cannot_write
-
-LOCK_FILE = "lock"
+from pocketclip.search.schema import LOCK_FILE
 
 _ATTEMPTS, _PAUSE_S = 5, 0.02
 

@@ -10,6 +10,21 @@ VERSION = "2"
 
 PICTURES_FILE = "pictures.sqlite"
 THUMBNAILS_FILE = "thumbnails.sqlite"
+VECTORS_FILE = "vectors.i8"
+FINE_FILE = "vectors.fine"
+LOCK_FILE = "lock"
+
+OUR_FILES = frozenset(
+    (
+        *(
+            f"{name}{end}"
+            for name in (PICTURES_FILE, THUMBNAILS_FILE)
+            for end in ("", "-wal", "-shm", "-journal")
+        ),
+        *(VECTORS_FILE, FINE_FILE, LOCK_FILE, f".{PICTURES_FILE}.partial"),
+    )
+)
+"""What a run that was stopped at its very beginning may have left."""
 
 Value = str | int | float | bytes | None
 """What SQLite holds."""

@@ -22,9 +22,7 @@ import numpy.typing as npt
 from pocketclip.data.publish import flush_to_disk
 from pocketclip.search import encoding
 from pocketclip.search.firstpass import FirstPass, load_first_pass
-
-VECTORS_FILE = "vectors.i8"
-FINE_FILE = "vectors.fine"
+from pocketclip.search.schema import FINE_FILE, VECTORS_FILE
 
 Ids = npt.NDArray[np.int64]
 Vectors = npt.NDArray[np.float32]
@@ -187,7 +185,8 @@ class VectorReader:
         about_N = self._about(state, query, rows_N)
         near = top(about_N, _with_margin(k))
         near = np.sort(near if rows_N is None else rows_N[near])
-        cosine_N = self._vectors(state, near) @ turned_D
+        # not a matrix product: equal rows are to have equal cosines, to the last bit
+        cosine_N = (self._vectors(state, near) * turned_D).sum(axis=1)
         best = top(cosine_N, k)
         return state.ids_N[near[best]], cosine_N[best]
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from pocketclip.data.publish import cannot_write
+from pocketclip.data.publish import cannot_write, publish_file
 from pocketclip.search.encoding import random_rotation
 from pocketclip.search.lock import locked
 from pocketclip.search.schema import (
@@ -298,22 +298,29 @@ def open_writer(path: Path, meta: IndexMeta) -> Generator[IndexWriter, None, Non
     """
     with cannot_write(path):
         path.mkdir(parents=True, exist_ok=True)
-    with (
-        locked(path),
-        closing(_open(path / PICTURES_FILE)) as pictures,
-        closing(_open(path / THUMBNAILS_FILE)) as thumbnails,
-    ):
-        try:
-            thumbnails.executescript(THUMBNAIL_TABLE)
-            if pictures.execute("SELECT 1 FROM sqlite_master").fetchone() is None:
-                with _transaction(pictures):
-                    for statement in TABLES.split(";\n"):
-                        pictures.execute(statement)
-                    pictures.executemany("INSERT INTO meta VALUES (?, ?)", _meta_rows(meta))
-        except sqlite3.DatabaseError as error:
-            raise _cannot_write(path, error) from error
-        with closing(IndexWriter(path, pictures, thumbnails)) as writer:
-            yield writer
+    with locked(path):
+        if not (path / PICTURES_FILE).is_file():
+            with publish_file(path / PICTURES_FILE) as file:
+                file.write(_empty(meta))
+        with (
+            closing(_open(path / PICTURES_FILE)) as pictures,
+            closing(_open(path / THUMBNAILS_FILE)) as thumbnails,
+        ):
+            try:
+                thumbnails.executescript(THUMBNAIL_TABLE)
+                writer = IndexWriter(path, pictures, thumbnails)
+            except sqlite3.DatabaseError as error:
+                raise _cannot_write(path, error) from error
+            with closing(writer):
+                yield writer
+
+
+def _empty(meta: IndexMeta) -> bytes:
+    """The database of a new index, which appears whole or not at all."""
+    with closing(sqlite3.connect(":memory:", isolation_level=None)) as database:
+        database.executescript(TABLES)
+        database.executemany("INSERT INTO meta VALUES (?, ?)", _meta_rows(meta))
+        return database.serialize()
 
 
 def _open(path: Path) -> sqlite3.Connection:
