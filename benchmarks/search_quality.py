@@ -9,10 +9,10 @@ Prints Markdown. The index must hold captions (a packed folder): a picture is ri
 
 `nothing`: short captions are asked twice, of the index and of the index without all pictures whose captions share a
 word with the query (removed); and texts that show nothing, none of which the thresholds have seen (nonsense). Shares
-of these that have a hit. A hit is right in precision when its caption shares a word with the query. `excluding`: "A -B", where
-captions say A, and some of them B; a picture is right when its caption has A and not B. `mixing`: a picture of "man X"
-and the text "woman" should find "woman X". People, flags and skin tones are left out of single queries, because their
-captions differ in one word that the eye can hardly see.
+of these that have a hit. A hit is right in precision when its caption shares a word with the query. `excluding`:
+"A -B", where captions say A, and some of them B; a picture is right when its caption has A and not B. `mixing`: a
+picture of "man X" and the text "woman" should find "woman X". People, flags and skin tones are left out of single
+queries, because their captions differ in one word that the eye can hardly see.
 """
 
 from __future__ import annotations

@@ -26,7 +26,7 @@ LEAST_ITEMS = 30
 OFFSET_SHARE = 0.5
 """How much of a query's mean cosine with the index counts as its own offset (docs/benchmarks.md, "Nothing matches")."""
 
-BACKGROUND_QUANTILE = 0.6
+BACKGROUND_QUANTILE = 0.5
 """The share of background texts whose best picture would be no match."""
 
 PAIR_QUANTILE = 0.99
