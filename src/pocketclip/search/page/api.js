@@ -31,7 +31,7 @@ function conditions(now) {
 }
 
 // Hits for a state; `file` is the picture to search by, where there is one.
-export function search(now, { file = null, offset = 0, k = 60, signal }) {
+export function search(now, { file = null, offset = 0, k = 60, quick = false, signal }) {
   const asked = conditions(now);
   if (now.q.trim()) asked.set("q", now.q);
   if (now.like) asked.set("like", now.like);
@@ -39,6 +39,7 @@ export function search(now, { file = null, offset = 0, k = 60, signal }) {
   if ((now.like || file) && now.q.trim()) asked.set("text_weight", now.weight);
   if (now.min !== 0) asked.set("min_score", now.min);
   if (now.unique) asked.set("unique", "true");
+  if (quick) asked.set("quick", "true");
   asked.set("k", k);
   if (offset) asked.set("offset", offset);
   if (!file) return ask(`api/search?${asked}`, { signal });

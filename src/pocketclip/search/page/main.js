@@ -30,7 +30,7 @@ function follow(now, before) {
   const rest = ({ item, ...others }) => JSON.stringify(others);
   if (!before || rest(now) !== rest(before)) {
     const onlyTyped = before && rest({ ...now, q: "", weight: 0, min: 0 }) === rest({ ...before, q: "", weight: 0, min: 0 });
-    if (onlyTyped) results.later();
+    if (onlyTyped) results.whileTyping();
     else results.now();
   }
   if (!before || now.item !== before.item) viewer.follow(now);
@@ -106,5 +106,7 @@ keys.listen();
 onChange(follow);
 follow(state(), null);
 showTheme();
+document.addEventListener("pocketclip-results", viewer.steps);
+if (matchMedia("(max-width: 640px)").matches) words.placeholder = "Describe a picture";
 filters.load();
 progress.listen({ changed: renew, back: () => { results.now({ keep: true }); filters.load(); } });

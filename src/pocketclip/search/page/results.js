@@ -1,4 +1,6 @@
-// From what is looked for to what is shown: asks a moment after the last key, drops answers that came too late.
+// From what is looked for to what is shown. While somebody types, one question is on its way at a time: the next one
+// goes out with its answer, and asks for what has been typed by then. So no key waits for a timer, and none for answers
+// that nobody needs any more.
 
 import * as api from "./api.js";
 import { byId } from "./elements.js";
@@ -7,10 +9,15 @@ import * as grid from "./grid.js";
 import { fileOf } from "./picture.js";
 import { change, hasQuery, NO_FILTERS, numFilters, state } from "./state.js";
 
-const DEBOUNCE_MS = 35;
+const PATIENCE_MS = 150; // after which an answer is not waited for
+const REFINE_MS = 350; // after the last key
 const PAGE = 60;
 const MOST = 20_000; // hits that the server counts off
-let waiting = 0;
+let refining = 0;
+let turn = 0; // of the questions that typing asks
+let isOnItsWay = false;
+let isBehind = false; // something was typed since
+let askedAt = 0;
 let asking = new AbortController();
 let isLoading = false;
 let answered = null; // what the grid shows: { query, total, threshold, generation }
@@ -18,14 +25,27 @@ let lastMessage = "";
 
 export const generation = () => answered?.generation ?? 0;
 
-export function later() {
-  clearTimeout(waiting);
-  waiting = setTimeout(() => now(), DEBOUNCE_MS);
+// Asks for what is typed so far, quickly; once nothing more is typed, thoroughly.
+export async function whileTyping() {
+  clearTimeout(refining);
+  if (isOnItsWay && performance.now() - askedAt < PATIENCE_MS) {
+    isBehind = true;
+    return;
+  }
+  const mine = ++turn;
+  isOnItsWay = true;
+  isBehind = false;
+  askedAt = performance.now();
+  await now({ quick: true });
+  if (mine !== turn) return;
+  isOnItsWay = false;
+  if (isBehind) whileTyping();
+  else refining = setTimeout(() => hasQuery() && now({ keep: true }), REFINE_MS);
 }
 
 // Asks now. `keep` leaves the place on the page where it is: the same question, asked again.
-export async function now({ keep = false } = {}) {
-  clearTimeout(waiting);
+export async function now({ keep = false, quick = false } = {}) {
+  clearTimeout(refining);
   asking.abort();
   asking = new AbortController();
   const { signal } = asking;
@@ -33,12 +53,12 @@ export async function now({ keep = false } = {}) {
   isLoading = true;
   byId("grid").setAttribute("aria-busy", "true");
   try {
-    const found = await first(asked, signal, keep ? Math.max(PAGE, Math.min(500, grid.length())) : PAGE);
-    if (signal.aborted) return;
+    const num = keep ? Math.max(PAGE, Math.min(500, grid.length())) : PAGE;
+    const found = await first(asked, { signal, num, quick });
+    if (signal.aborted || (quick && isBehind)) return;
     answered = found;
     grid.show(found.items, { whole: found.whole, keep });
     describe(asked, found);
-    performance.mark("pocketclip-results");
     document.dispatchEvent(new CustomEvent("pocketclip-results", { detail: { q: asked.q } }));
   } catch (error) {
     if (!signal.aborted) trouble(error);
@@ -77,9 +97,9 @@ export async function more() {
   }
 }
 
-async function first(asked, signal, num) {
+async function first(asked, { signal, num, quick }) {
   if (hasQuery(asked)) {
-    const found = await api.search(asked, { file: fileOf(asked.picture), k: num, signal });
+    const found = await api.search(asked, { file: fileOf(asked.picture), k: num, quick, signal });
     return {
       items: found.hits, whole: found.hits.length < num, isQuery: true, total: found.num_candidates,
       threshold: found.threshold, nothing: found.nothing, generation: found.generation,
@@ -97,8 +117,9 @@ function describe(asked, found) {
   byId("weight-tool").hidden = !(asked.q.trim() && (asked.like || asked.picture));
   byId("auto").checked = asked.min === "auto";
   const slider = byId("min-score");
-  if (document.activeElement !== slider) slider.value = asked.min === "auto" ? (threshold ?? 0) : asked.min;
-  byId("min-score-value").value = asked.min === 0 ? "all" : (asked.min === "auto" ? (threshold ?? 0) : asked.min).toFixed(2);
+  const least = asked.min === "auto" ? (threshold ?? 0) : asked.min;
+  if (document.activeElement !== slider) slider.value = least;
+  byId("min-score-value").value = least ? least.toFixed(2) : "all";
   let text = "";
   if (!isQuery) text = numFilters(asked) ? `${pictures(total)} with these filters` : shown ? pictures(total) : "";
   else if (shown) text = found.whole ? `${pictures(shown)} of ${number(total)}` : `The nearest of ${pictures(total)}`;

@@ -9,6 +9,7 @@ import { change, state } from "./state.js";
 import * as selection from "./selection.js";
 
 const NEAR_KM = 10;
+const SMALLEST_PX = 420;
 const dialog = byId("viewer");
 let shown = null; // details of the item
 let asking = new AbortController();
@@ -90,8 +91,9 @@ function preview(known) {
 
 // The thumbnail is as large as the picture will be: nothing moves when that arrives.
 function fit(picture, { width, height }) {
-  picture.width = width;
-  picture.height = height;
+  const larger = Math.max(1, SMALLEST_PX / Math.max(width, height)); // an icon is looked at, too
+  picture.width = Math.round(width * larger);
+  picture.height = Math.round(height * larger);
   picture.style.aspectRatio = `${width} / ${height}`;
   picture.style.objectFit = "contain";
 }
@@ -174,7 +176,7 @@ function path(text) {
   return element("div", { className: "path" }, element("code", { textContent: text }), copy);
 }
 
-function steps() {
+export function steps() {
   const index = grid.indexOf(state().item);
   byId("previous").disabled = index <= 0;
   byId("next").disabled = index < 0 || index >= grid.length() - 1;

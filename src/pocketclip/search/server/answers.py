@@ -6,12 +6,15 @@ import sqlite3
 import threading
 from collections import OrderedDict
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from PIL import Image
+from starlette.exceptions import HTTPException
 
 from pocketclip.search.filters import KINDS, Filter
+from pocketclip.search.prompts import TEMPLATES
 from pocketclip.search.query import Query, SearchIndex
 from pocketclip.search.server.problems import Refusal
 from pocketclip.search.server.schemas import (
@@ -74,6 +77,7 @@ class Answers:
                 offset=asked.offset,
                 min_score=asked.min_score,
                 unique=asked.unique,
+                templates=() if asked.quick else TEMPLATES,
             )
         except ValueError as error:
             raise Refusal(422, str(error)) from error
@@ -94,6 +98,11 @@ class Answers:
             seconds=round(found.seconds, 6),
             generation=generation,
         )
+
+    def warm_up(self) -> None:
+        """Asks something, so that nobody waits for the model to be loaded and the index to be read."""
+        with suppress(ValueError, OSError, HTTPException):  # whoever asks first is told
+            self.search(SearchQuery(q="a photo", min_score="auto", k=1))
 
     def items(self, asked: ItemsQuery) -> Items:
         """A page of items.

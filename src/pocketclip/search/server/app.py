@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager, suppress
 
@@ -66,6 +67,7 @@ def create_app(config: ServerConfig) -> FastAPI:
         if watcher:
             watcher.start()
         looking = asyncio.create_task(site.bulletin.keep_looking())
+        threading.Thread(target=site.answers.warm_up, name="warm-up", daemon=True).start()
         try:
             yield
         finally:

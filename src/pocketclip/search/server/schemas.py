@@ -64,6 +64,10 @@ class SearchQuery(Where):
     min_score: Literal["auto"] | Annotated[float, Field(ge=-1, le=1, allow_inf_nan=False)] | None = Field(
         None, description="Least cosine; `auto` works out where matches end"
     )
+    quick: bool = Field(
+        False,
+        description="Take the words as they are, not in several sentences: half the time, a little less exact",
+    )
     unique: bool = Field(False, description="Of near-duplicates only the nearest")
     k: int = Field(60, ge=1, le=500, description="Most hits")
     offset: int = Field(0, ge=0, le=20_000, description="Hits that are left out at the front")
