@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from datetime import datetime
 
 _TIFF = (b"II*\0", b"MM\0*")
-_MARKED = re.compile(rb"Exif\0\0(?=II\*\0|MM\0\*)")  # in JPEG, HEIF, AVIF and some WebP
 _CHUNKS = ((b"\x89PNG", b"eXIf", 4), (b"RIFF", b"EXIF", 8))  # signature, name, from there to the data
-_MARK = b"Exif\0\0"
+_MARK = b"Exif\0\0"  # before it in JPEG, HEIF, AVIF and some WebP
+_JPEG_HEAD = 2**18  # bytes at the beginning of a JPEG in which EXIF lies
 
 _ORIENTATION, _CHANGED, _EXIF, _GPS = 0x0112, 0x0132, 0x8769, 0x8825
 _TAKEN, _DIGITISED = 0x9003, 0x9004
@@ -98,8 +98,14 @@ def _find(data: bytes) -> int | None:
             at += skip
             at += len(_MARK) if data[at : at + len(_MARK)] == _MARK else 0
             return at if data[at : at + 4] in _TIFF else None
-    found = _MARKED.search(data)
-    return None if found is None else found.end()
+    end = _JPEG_HEAD if data.startswith(b"\xff\xd8") else len(data)
+    at = data.find(_MARK, 0, end)
+    while at >= 0:
+        at += len(_MARK)
+        if data[at : at + 4] in _TIFF:
+            return at
+        at = data.find(_MARK, at, end)
+    return None
 
 
 def _number(data: bytes, at: int, order: str) -> int | None:
