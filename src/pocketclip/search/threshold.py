@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from pocketclip.search.direction import Term, total
+from pocketclip.search.direction import Term, combine, spread
 
 Rows = npt.NDArray[np.float32]
 
@@ -52,16 +52,29 @@ class Calibration:
     offset_share: float = OFFSET_SHARE
 
     def threshold(self, terms: Sequence[Term]) -> float:
-        """The least cosine of a match with a query, of the parts that `direction.combine` adds up."""
-        length = float(np.linalg.norm(total(terms)))
-        return sum(term.weight * self._level(term) for term in terms) / max(length, 1e-9)
+        """The least cosine of a match with a query, of the parts that `direction.combine` adds up.
+
+        A query of several parts asks for as many standard deviations above its mean cosine with the index as the wanted
+        parts do, averaged by their share in it.
+        """
+        wanted = [term for term in terms if term.kind != "unwanted"]
+        if len(terms) == 1:
+            return self._level(terms[0])
+        standing = 0.0
+        shares = 0.0
+        for term in wanted:
+            score_S = self.sample_SD @ term.vector_D
+            share = term.weight * spread(score_S)
+            standing += share * (self._level(term) - float(score_S.mean())) / spread(score_S)
+            shares += share
+        score_S = self.sample_SD @ combine(terms)
+        return float(score_S.mean()) + spread(score_S) * standing / max(shares, 1e-9)
 
     def _level(self, term: Term) -> float:
-        """The cosine with one part that a match has at least; of what is unwanted, what any picture has."""
+        """The cosine with one wanted part alone that a match has at least."""
         if term.kind == "picture":
             return self.least_of_pictures
-        usual = float((self.sample_SD @ term.vector_D).mean())
-        return usual if term.kind == "unwanted" else self.least + self.offset_share * usual
+        return self.least + self.offset_share * float((self.sample_SD @ term.vector_D).mean())
 
 
 def calibrate(
