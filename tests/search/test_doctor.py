@@ -14,10 +14,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pocketclip.data.index import ShardIndex, write_index
+from pocketclip.data.index import ShardIndex, read_index, write_index
 from pocketclip.data.sample import Sample
 from pocketclip.data.shard import write_shard
 from pocketclip.search.doctor import Diagnosis, DoctorConfig, examine
+from pocketclip.search.doctor_clean import write_clean
 from pocketclip.search.doctor_findings import (
     alike,
     find_captions,
@@ -414,6 +415,59 @@ def test_the_verb_says_what_it_found(cli, sick: Path, colour_model: Path, tmp_pa
     assert (
         "near is 2.0" in cli("doctor", str(sick), tmp_path, "--model", colour_model, "--near", "2").sentence()
     )
+
+
+def kept(folder: Path) -> dict[str, list[str]]:
+    found: dict[str, list[str]] = {}
+    for shard in list_shards(str(folder)):
+        for one in read_shard(shard):
+            assert isinstance(one, ShardSample)
+            found.setdefault(one.split, []).append(one.key)
+    return found
+
+
+def test_a_clean_folder_holds_the_rest_and_is_a_packed_folder(
+    report: tuple[Diagnosis, Path], sick: Path, colour_model: Path, tmp_path: Path
+):
+    left = write_clean(report[0], tmp_path / "clean", without=("drop", "mislabelled"))
+    found = kept(tmp_path / "clean")
+    assert left == {split: len(keys) for split, keys in found.items()}
+    lists = report[0].lists()
+    gone = {
+        report[0].samples[number].key for name in ("drop.txt", "mislabelled.txt") for number in lists[name]
+    }
+    everything = [one.key for shard in list_shards(str(sick)) for one in read_shard(shard)]
+    assert found["train"] + found["validation"] == [key for key in everything if key not in gone | {"cut"}]
+    assert {"train007", "train008", "copy"} <= gone
+    dropped = {one.source: one.reason for one in read_index(tmp_path / "clean").dropped}
+    assert dropped["train/000000.tar: copy"] == "doctor: drop"
+    assert "damaged" in dropped["train/000000.tar: cut"]
+    again = examine(str(tmp_path / "clean"), tmp_path / "out", model=colour_model)
+    assert again.duplicates == again.lost == ()
+    write_clean(again, tmp_path / "cleaner", without=("outliers",))  # a part of a part
+    assert len(kept(tmp_path / "cleaner")["train"]) == left["train"] - sum(
+        again.samples[one.sample].split == "train" for one in again.outliers
+    )
+
+
+def test_what_cannot_be_cleaned_is_refused_before_the_work(
+    cli, sick: Path, colour_model: Path, tmp_path: Path
+):
+    with tarfile.open(tmp_path / "0.tar", "w") as tar:
+        add(tar, "a.png", png(mosaic(TINTS["red"], 1)))
+    for source, clean, named in (
+        (tmp_path / "0.tar", tmp_path / "clean", "no packed folder"),
+        (sick, sick, "itself"),
+    ):
+        ran = cli("doctor", source, tmp_path / "out", "--model", colour_model, "--clean", clean)
+        assert named in ran.sentence()
+        assert not (tmp_path / "out").exists()
+
+
+def test_a_split_is_not_emptied(report: tuple[Diagnosis, Path], tmp_path: Path):
+    with pytest.raises(ValueError, match="nothing would be left of validation"):
+        write_clean(report[0], tmp_path / "clean", without=("captions",))
+    assert not (tmp_path / "clean/index.json").exists()
 
 
 @pytest.mark.slow

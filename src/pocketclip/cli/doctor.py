@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from tyro.conf import Positional, arg
 
@@ -21,10 +21,11 @@ class Doctor:
     SHARDS is a folder that `pocketclip pack`, `reinforce` or `filter` wrote; or WebDataset tars: one, a pattern, or a
     folder of them, whose subfolders are the splits. Every sample is decoded and embedded once, by a model exported with
     `pocketclip export`. OUT gets doctor.html, one page with pictures and a map of what the set covers; doctor.json; and
-    lists of keys, one a line, of what to drop. Nothing of the set is changed.
+    lists of keys, one a line. The set itself is not changed; `--clean` writes a packed folder without some of them.
 
     Examples:
         pocketclip doctor shards/ report/ --model exported/
+        pocketclip doctor shards/ report/ --model exported/ --clean clean/ --without drop mislabelled
         pocketclip doctor "pool/{00000..00127}.tar" report/ --model exported/ --near 0.97
     """
 
@@ -34,6 +35,14 @@ class Doctor:
     """Folder for page and lists."""
     model: Path
     """Folder written by `pocketclip export`, with both towers."""
+    clean: Annotated[Path | None, arg(help_behavior_hint="(default: none)")] = None
+    """Packed folder to make of what is left; it copies nothing."""
+    without: Annotated[
+        tuple[Literal["drop", "leaked", "duplicates", "mislabelled", "outliers", "captions"], ...],
+        arg(metavar="LIST ..."),
+    ] = ("drop",)
+    """What `--clean` leaves out: leaked, duplicates, mislabelled, outliers, captions; drop is what leaks, what is there
+    twice byte for byte, and what has no caption."""
     near: float = 0.95
     """Cosine from which on pictures may be copies; their pixels have the last word."""
     alike: float = 0.95
@@ -58,6 +67,7 @@ class Doctor:
     def run(self) -> Outcome:
         """Examines."""
         from pocketclip.search.doctor import DoctorConfig, examine
+        from pocketclip.search.doctor_clean import check_cleanable, write_clean
 
         config = DoctorConfig(
             near=self.near,
@@ -70,8 +80,17 @@ class Doctor:
             threads=self.threads,
             seed=self.seed,
         )
+        if self.clean is not None:
+            check_cleanable(self.shards, self.clean)
         diagnosis = examine(self.shards, self.out, model=self.model, config=config)
-        return Outcome(_told(diagnosis, self.out), _values(diagnosis, self.out))
+        text, values = _told(diagnosis, self.out), _values(diagnosis, self.out)
+        if self.clean is not None:
+            left = write_clean(diagnosis, self.clean, without=self.without)
+            text += "".join(
+                f"\n{num:8,} samples of {split} left in {self.clean}" for split, num in left.items()
+            )
+            values["clean"] = left
+        return Outcome(text, values)
 
 
 def _told(diagnosis: Diagnosis, out: Path) -> str:

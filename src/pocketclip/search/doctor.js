@@ -72,7 +72,8 @@
 
   function tile(pen, i, x, y, side) {
     const column = i % data.columns, row = Math.floor(i / data.columns);
-    pen.drawImage(atlas, column * data.tile, row * data.tile, data.tile, data.tile, x, y, side, side);
+    // a pixel of its edge is left out: neighbours on the sheet shine through
+    pen.drawImage(atlas, column * data.tile + 1, row * data.tile + 1, data.tile - 2, data.tile - 2, x, y, side, side);
   }
 
   // the largest clusters first; a label that would cover another is left out
