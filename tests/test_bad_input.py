@@ -248,9 +248,14 @@ class TestShardCutInTheMiddle:
     def test_index(
         self, cli: Cli, cut: Callable[[Path], Path], shapes: Path, colour_model: Path, tmp_path: Path
     ) -> None:
-        shard, out = cut(shapes), tmp_path / "index.sqlite"
-        ran = cli("index", shard.parents[1], out, "--model", colour_model)
-        self.check(ran, shard, out=out)
+        """Its pictures are left out, and it is listed: the others can be searched."""
+        shard, out = cut(shapes), tmp_path / "x.index"
+        ran = cli("index", shard.parents[1], "--out", out, "--model", colour_model, "--json")
+        assert ran.code == 0, ran.err
+        done = json.loads(ran.out)
+        assert [skipped["name"] for skipped in done["skipped"]] == ["train/000000.tar"]
+        assert "cut" in done["skipped"][0]["reason"]
+        assert done["pictures"] > 0
 
 
 class TestBadPictureInAShard:
@@ -307,7 +312,7 @@ class TestBadPictureInAShard:
         assert len(skipped) == len(self.BAD)
 
     def test_index(self, cli: Cli, rotten: Path, colour_model: Path, tmp_path: Path) -> None:
-        ran = cli("index", rotten, tmp_path / "index.sqlite", "--model", colour_model)
+        ran = cli("index", rotten, "--out", tmp_path / "x.index", "--model", colour_model)
         assert ran.code == 0, ran.err
         assert f"{len(self.BAD)} skipped" in ran.out
         assert all(f"bad-{name}" in ran.out for name in self.BAD)
@@ -352,8 +357,11 @@ def write_calls(folder: Path, request: pytest.FixtureRequest) -> dict[str, tuple
             folder / "r.json",
         ),
         "export": (["export", tiny, folder / "exported"], folder / "exported"),
-        "index": (["index", photos, folder / "i.sqlite", "--model", model], folder / "i.sqlite"),
-        "search": (["search", index, "red", "--sheet", folder / "sheet.png"], folder / "sheet.png"),
+        "index": (["index", photos, "--out", folder / "i.index", "--model", model], folder / "i.index"),
+        "search": (
+            ["search", index, "red", "--min-score", "none", "--sheet", folder / "sheet.png"],
+            folder / "sheet.png",
+        ),
     }
     return {verb: ([str(part) for part in call], out) for verb, (call, out) in calls.items()}
 
@@ -363,8 +371,8 @@ VERBS = ["pack", "reinforce", "train", "evaluate", "export", "index", "search"]
 
 @pytest.fixture
 def searchable(cli: Cli, photos: Path, colour_model: Path, tmp_path: Path) -> Path:
-    assert cli("index", photos, tmp_path / "index.sqlite", "--model", colour_model).code == 0
-    return tmp_path / "index.sqlite"
+    assert cli("index", photos, "--out", tmp_path / "x.index", "--model", colour_model).code == 0
+    return tmp_path / "x.index"
 
 
 class TestOutputThatCannotBeWritten:
@@ -516,12 +524,12 @@ class TestExportedModel:
             (model / name).unlink()
         else:
             (model / name).write_bytes(contents[change])
-        ran = cli("index", photos, tmp_path / "i.sqlite", "--model", model)
+        ran = cli("index", photos, "--out", tmp_path / "i.index", "--model", model)
         assert ran.code == 1
         assert str(model) in ran.sentence()
         assert name in ran.sentence()
         assert "again" in ran.sentence()
-        assert not (tmp_path / "i.sqlite").exists()
+        assert not (tmp_path / "i.index").exists()
 
     @pytest.mark.parametrize(
         "text", ["", "{", "[]", "null", '{"format": "pocketclip-export", "version": "99"}']
@@ -530,11 +538,11 @@ class TestExportedModel:
         self, cli: Cli, model: Path, photos: Path, text: str, tmp_path: Path
     ) -> None:
         (model / "manifest.json").write_text(text)
-        ran = cli("index", photos, tmp_path / "i.sqlite", "--model", model)
+        ran = cli("index", photos, "--out", tmp_path / "i.index", "--model", model)
         assert (ran.code, "manifest.json" in ran.sentence()) == (1, True)
 
     def test_a_folder_that_is_none(self, cli: Cli, photos: Path, tmp_path: Path) -> None:
-        ran = cli("index", photos, tmp_path / "i.sqlite", "--model", photos)
+        ran = cli("index", photos, "--out", tmp_path / "i.index", "--model", photos)
         assert (ran.code, str(photos) in ran.sentence()) == (1, True)
         assert "pocketclip export" in ran.sentence()
 
@@ -552,32 +560,34 @@ class TestIndex:
 
     @pytest.mark.parametrize("share", [0, 0.01, 0.5, 0.95])
     def test_cut_short(self, cli: Cli, searchable: Path, share: float) -> None:
-        data = searchable.read_bytes()
-        searchable.write_bytes(data[: int(len(data) * share)])
+        path = searchable / "pictures.sqlite"
+        data = path.read_bytes()
+        path.write_bytes(data[: int(len(data) * share)])
         ran = cli("search", searchable, "red", "-k", "40")
         assert (ran.code, str(searchable) in ran.sentence()) == (1, True)
         assert "again" in ran.sentence()
 
     def test_of_a_folder_without_pictures(self, cli: Cli, colour_model: Path, tmp_path: Path) -> None:
         (tmp_path / "empty").mkdir()
-        ran = cli("index", tmp_path / "empty", tmp_path / "i.sqlite", "--model", colour_model)
+        ran = cli("index", tmp_path / "empty", "--out", tmp_path / "i.index", "--model", colour_model)
         assert (ran.code, str(tmp_path / "empty") in ran.sentence()) == (1, True)
-        assert not (tmp_path / "i.sqlite").exists()
+        assert not (tmp_path / "i.index").exists()
 
     def test_of_bad_pictures_only(self, cli: Cli, colour_model: Path, tmp_path: Path) -> None:
         (tmp_path / "bad").mkdir()
         for name, (data, _) in BAD_PICTURES.items():
             (tmp_path / "bad" / f"{name}.png").write_bytes(data)
-        ran = cli("index", tmp_path / "bad", tmp_path / "i.sqlite", "--model", colour_model)
+        ran = cli("index", tmp_path / "bad", "--out", tmp_path / "i.index", "--model", colour_model)
         assert (ran.code, "none of the 4 pictures" in ran.sentence()) == (1, True)
-        assert not (tmp_path / "i.sqlite").exists()
+        assert not (tmp_path / "i.index").exists()
 
     def test_of_odd_pictures(self, cli: Cli, colour_model: Path, tmp_path: Path) -> None:
         (tmp_path / "odd").mkdir()
         for name, data in odd_pictures().items():
             (tmp_path / "odd" / name).write_bytes(data)
-        ran = cli("index", tmp_path / "odd", tmp_path / "i.sqlite", "--model", colour_model, "--json")
-        assert json.loads(ran.out) == {"pictures": len(odd_pictures()), "skipped": []}
+        ran = cli("index", tmp_path / "odd", "--out", tmp_path / "i.index", "--model", colour_model, "--json")
+        done = json.loads(ran.out)
+        assert (done["pictures"], done["skipped"]) == (len(odd_pictures()), [])
 
     @pytest.mark.parametrize("name", BAD_PICTURES)
     def test_asked_with_a_bad_picture(self, cli: Cli, searchable: Path, name: str, tmp_path: Path) -> None:

@@ -157,7 +157,7 @@ def test_a_missing_index_names_the_command(tmp_path: Path):
 @pytest.mark.parametrize("content", [b"", b"hello", b"SQLite format 3\x00" + b"\x00" * 200])
 def test_another_file_is_refused(copied: Path, content: bytes):
     (copied / "pictures.sqlite").write_bytes(content)
-    with pytest.raises(ValueError, match=r"pictures\.sqlite.*index the pictures again"):
+    with pytest.raises(ValueError, match=r"pictures\.sqlite"):
         IndexReader(copied)
 
 
@@ -183,7 +183,7 @@ def test_a_damaged_index_is_refused(copied: Path, statement: str, named: str):
 def test_a_cut_database_is_not_indexed_into(copied: Path, photos: Path, colour_model: Path):
     path = copied / "pictures.sqlite"
     path.write_bytes(path.read_bytes()[:9000])
-    with pytest.raises((ValueError, OSError), match=r"damaged|not a whole index|malformed"):
+    with pytest.raises(ValueError, match=r"was cut.*index the pictures again"):
         index([photos], copied, model=colour_model)
 
 

@@ -164,6 +164,9 @@ class Indexer:
         if not folders:
             raise ValueError(f"{self.path} is new and holds no folders: name a folder of pictures")
         listed = {folder: self._listed(folder, (within or {}).get(folder)) for folder in folders}
+        if self._is_new:
+            for folder in (folder for folder, entries in listed.items() if not entries):
+                raise _no_pictures(folder)
         with open_writer(self.path, self._meta) as writer:
             intake = Intake(writer, self.path, model=self.model, config=self._config)
             gone: list[int] = []
@@ -287,9 +290,7 @@ def _compared(
                 f"{printable(folder)} holds no pictures now, and {len(known)} of it are indexed: mount it, or take it "
                 f"out of the index with --forget {printable(folder)}"
             )
-        raise ValueError(
-            f"{printable(folder)} holds no pictures ({', '.join(sorted(SUFFIXES))}): choose another folder"
-        )
+        raise _no_pictures(folder)
     changed = []
     hidden = {entry.path for entry in entries if entry.unlisted}
     for entry in entries:
@@ -309,6 +310,12 @@ def _compared(
         if (parts is None or _is_in(path, parts)) and not _is_in(path, hidden)
     ]
     return changed, gone
+
+
+def _no_pictures(folder: Path) -> ValueError:
+    return ValueError(
+        f"{printable(folder)} holds no pictures ({', '.join(sorted(SUFFIXES))}): choose another folder"
+    )
 
 
 def _is_in(path: Path, folders: Iterable[Path]) -> bool:

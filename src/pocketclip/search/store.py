@@ -8,20 +8,18 @@ from __future__ import annotations
 import os
 import sqlite3
 import weakref
-from collections import deque
-from collections.abc import Generator, Iterable, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
-from urllib.parse import quote
 
 import numpy as np
 import numpy.typing as npt
 
 from pocketclip.data.shard import ShardReader
-from pocketclip.search.filters import conditions, km_between
+from pocketclip.search.connections import Connections, check_length, close_all, no_index
+from pocketclip.search.filters import conditions
 from pocketclip.search.lock import is_locked
 from pocketclip.search.schema import (
     FORMAT,
@@ -40,7 +38,6 @@ if TYPE_CHECKING:
 Kind = Literal["picture", "raw", "video"]
 
 _MOST_MARKS = 900  # question marks of one statement that every SQLite takes
-_BUSY_S = 30.0
 _ITEM = (
     "i.id, i.sha256, i.frame, i.at_s, i.kind, i.num_bytes, i.width, i.height, i.taken, i.latitude, i.longitude, "
     "i.caption, f.folder, f.path, f.key, f.modified"
@@ -155,10 +152,11 @@ class IndexReader:
         """
         self.path = Path(path)
         if not (self.path / PICTURES_FILE).is_file():
-            raise _no_index(self.path)
-        self._pictures = _Connections(self.path, PICTURES_FILE)
-        self._thumbnails = _Connections(self.path, THUMBNAILS_FILE)
-        self._closed = weakref.finalize(self, _close, self._pictures, self._thumbnails)
+            raise no_index(self.path)
+        check_length(self.path)
+        self._pictures = Connections(self.path, PICTURES_FILE)
+        self._thumbnails = Connections(self.path, THUMBNAILS_FILE)
+        self._closed = weakref.finalize(self, close_all, self._pictures, self._thumbnails)
         self.meta = self._read_meta()
 
     def close(self) -> None:
@@ -394,79 +392,12 @@ class IndexReader:
         return rows[0][0]
 
 
-class _Connections:
-    """Read-only connections to one SQLite file; a thread takes one and gives it back."""
-
-    def __init__(self, folder: Path, name: str) -> None:
-        self._folder = folder
-        self._path = folder / name
-        self._idle: deque[sqlite3.Connection] = deque()
-
-    @contextmanager
-    def lent(self) -> Generator[sqlite3.Connection, None, None]:
-        try:
-            try:
-                database = self._idle.pop()
-            except IndexError:
-                database = self._open()
-            try:
-                yield database
-            finally:
-                self._idle.append(database)
-        except sqlite3.DatabaseError as error:
-            if not self._path.is_file():
-                raise _no_index(self._folder) from error
-            raise ValueError(
-                f"{self._path} is not a whole index of pictures ({error}): remove {self._folder} and index the "
-                f"pictures again"
-            ) from error
-
-    def close(self) -> None:
-        while self._idle:
-            self._idle.pop().close()
-
-    def _open(self) -> sqlite3.Connection:
-        address = f"file:{quote(os.fsencode(self._path.absolute()))}?mode=ro"
-        database = _connect(address)
-        try:
-            database.execute("SELECT 1 FROM sqlite_master").fetchone()
-        except sqlite3.OperationalError:
-            database.close()
-            if os.access(self._folder, os.W_OK):
-                raise
-            database = _connect(f"{address}&immutable=1")  # on a disc that cannot be written nobody indexes
-        database.create_function("km_between", 4, km_between, deterministic=True)
-        return database
-
-
 def _integers(rows: sqlite3.Cursor, *, width: int) -> npt.NDArray[np.int64]:
     """Rows of whole numbers, int64 [N, width], without a million tuples at a time."""
     parts = [np.empty((0, width), dtype=np.int64)]
     while some := rows.fetchmany(65_536):
         parts.append(np.array(some, dtype=np.int64))
     return np.concatenate(parts)
-
-
-def _connect(address: str) -> sqlite3.Connection:
-    return sqlite3.connect(
-        address,
-        uri=True,
-        isolation_level=None,
-        check_same_thread=False,
-        timeout=_BUSY_S,
-        cached_statements=64,
-    )
-
-
-def _close(*connections: _Connections) -> None:
-    for some in connections:
-        some.close()
-
-
-def _no_index(path: Path) -> FileNotFoundError:
-    return FileNotFoundError(
-        f"{path} is not an index: run `pocketclip index PICTURES --out {path} --model EXPORTED` first"
-    )
 
 
 def _picture(row: tuple) -> Picture:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import sqlite3
 from collections.abc import Generator, Iterable, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,11 +13,12 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from pocketclip.data.publish import cannot_write, publish_file
+from pocketclip.data.publish import PublishError, cannot_write, publish_file
 from pocketclip.search.encoding import random_rotation
 from pocketclip.search.lock import locked
 from pocketclip.search.schema import (
     FORMAT,
+    LOCK_FILE,
     PICTURES_FILE,
     TABLES,
     THUMBNAIL_TABLE,
@@ -130,7 +131,7 @@ class IndexWriter:
         """
         slots = self._slots(len(contents))
         if contents:
-            self._vectors.write(slots, vectors_ND)
+            self._write(slots, vectors_ND)
         with self._change():
             ids = [
                 self._add_item(slot, sha256, modified, content)
@@ -207,6 +208,14 @@ class IndexWriter:
             (load_path(path), key or None): (number, num_bytes, modified_ns)
             for path, key, number, num_bytes, modified_ns in rows
         }
+
+    def _write(self, slots: Sequence[int], vectors_ND: npt.NDArray[np.float32]) -> None:
+        try:
+            self._vectors.write(slots, vectors_ND)
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+                raise
+            raise _disk_full(self._path) from error
 
     def _slots(self, num: int) -> list[int]:
         """Slots that were free when this writer was opened, then new ones: a reader may still see what is freed now."""
@@ -300,8 +309,7 @@ def open_writer(path: Path, meta: IndexMeta) -> Generator[IndexWriter, None, Non
         path.mkdir(parents=True, exist_ok=True)
     with locked(path):
         if not (path / PICTURES_FILE).is_file():
-            with publish_file(path / PICTURES_FILE) as file:
-                file.write(_empty(meta))
+            _begin(path, meta)
         with (
             closing(_open(path / PICTURES_FILE)) as pictures,
             closing(_open(path / THUMBNAILS_FILE)) as thumbnails,
@@ -313,6 +321,17 @@ def open_writer(path: Path, meta: IndexMeta) -> Generator[IndexWriter, None, Non
                 raise _cannot_write(path, error) from error
             with closing(writer):
                 yield writer
+
+
+def _begin(path: Path, meta: IndexMeta) -> None:
+    try:
+        with publish_file(path / PICTURES_FILE) as file:
+            file.write(_empty(meta))
+    except BaseException:
+        (path / LOCK_FILE).unlink(missing_ok=True)
+        with suppress(OSError):  # it holds what an earlier run left
+            path.rmdir()
+        raise
 
 
 def _empty(meta: IndexMeta) -> bytes:
@@ -348,10 +367,18 @@ def _transaction(database: sqlite3.Connection) -> Generator[None, None, None]:
 def _cannot_write(path: Path, error: sqlite3.DatabaseError) -> OSError | ValueError:
     code = error.sqlite_errorcode if hasattr(error, "sqlite_errorcode") else 0
     if code in _FULL:
-        return OSError(errno.ENOSPC, "disk full: free some space, and run the same command again", str(path))
+        return _disk_full(path)
     if isinstance(error, sqlite3.OperationalError):
         return OSError(errno.EIO, str(error), str(path))
     return ValueError(f"{path} is damaged ({error}): remove it and index the pictures again")
+
+
+def _disk_full(path: Path) -> PublishError:
+    error = PublishError(
+        f"disk full while writing {path}: free some space and run the same command again; what was indexed stays"
+    )
+    error.errno = errno.ENOSPC
+    return error
 
 
 def _meta_rows(meta: IndexMeta) -> list[tuple[str, Value]]:
