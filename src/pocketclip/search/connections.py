@@ -99,11 +99,13 @@ def _connect(address: str) -> sqlite3.Connection:
 
 
 def close_all(*connections: Connections) -> None:
+    """Lets go of their files."""
     for some in connections:
         some.close()
 
 
 def no_index(path: Path) -> FileNotFoundError:
+    """The error of a folder without an index; it says how to make one."""
     return FileNotFoundError(
         f"{path} is not an index: run `pocketclip index PICTURES --out {path} --model EXPORTED` first"
     )
