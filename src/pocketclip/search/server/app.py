@@ -19,6 +19,7 @@ from pocketclip.search.server.bulletin import Bulletin
 from pocketclip.search.server.config import ServerConfig
 from pocketclip.search.server.limits import BodyLimit, Buckets, RateLimit
 from pocketclip.search.server.metrics import Measured, Meters
+from pocketclip.search.server.overviews import Overviews
 from pocketclip.search.server.page import assets
 from pocketclip.search.server.problems import problem_body
 from pocketclip.search.server.security import OwnSite, SafeHeaders, Token
@@ -54,6 +55,7 @@ def create_app(config: ServerConfig) -> FastAPI:
     site = Site(
         config=config,
         answers=Answers(index),
+        overviews=Overviews(index),
         originals=Originals(reader),
         workers=Workers(config.limits),
         meters=meters,
@@ -72,6 +74,7 @@ def create_app(config: ServerConfig) -> FastAPI:
             yield
         finally:
             site.bulletin.end()
+            site.overviews.close()
             looking.cancel()
             with suppress(asyncio.CancelledError):
                 await looking

@@ -12,8 +12,10 @@ from PIL import Image
 from pocketclip.search.server.problems import Refusal
 from pocketclip.search.server.schemas import (
     Filters,
+    Groups,
     Items,
     ItemsQuery,
+    Outliers,
     SearchAnswer,
     SearchQuery,
     SkippedFiles,
@@ -61,6 +63,24 @@ async def filters(request: Request, here: Here) -> Filters:
 async def skipped(request: Request, here: Here) -> SkippedFiles:
     """Name and reason of at most 1,000 of them."""
     return await here.workers.run("file", here.answers.skipped, request=request)
+
+
+@router.get("/albums", summary="Albums of like pictures")
+async def albums(request: Request, here: Here) -> Groups:
+    """Every item is in one album; the largest album comes first, of each at most 100 items."""
+    return await here.workers.run("whole", partial(here.overviews.groups, "albums"), request=request)
+
+
+@router.get("/duplicates", summary="Near-duplicates")
+async def duplicates(request: Request, here: Here) -> Groups:
+    """Groups of pictures that are nearly the same, the largest group first."""
+    return await here.workers.run("whole", partial(here.overviews.groups, "duplicates"), request=request)
+
+
+@router.get("/outliers", summary="Pictures that are like no other")
+async def outliers(request: Request, here: Here) -> Outliers:
+    """The strangest first."""
+    return await here.workers.run("whole", here.overviews.outliers, request=request)
 
 
 def _search(here: Site, asked: SearchQuery, data: bytes | None) -> SearchAnswer:

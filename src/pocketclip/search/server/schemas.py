@@ -77,7 +77,7 @@ class ItemsQuery(Where):
     """Which items to list."""
 
     after: ItemId | None = Field(None, description="Number of the last item of the page before")
-    limit: int = Field(100, ge=1, le=500)
+    limit: int = Field(100, ge=1, le=500, description="Most items")
     order: Literal["newest", "added"] = Field(
         "newest", description="By time, the latest first; or as they came into the index, the last first"
     )
@@ -198,7 +198,9 @@ class Group(BaseModel):
     """Items that belong together."""
 
     title: str
-    items: list[Item]
+    items: list[HitItem] = Field(
+        description="At most 100; `score` is the cosine with the middle of the group"
+    )
     num_items: int
 
 
@@ -212,7 +214,7 @@ class Groups(BaseModel):
 class Outliers(BaseModel):
     """Items unlike all others, the strangest first."""
 
-    items: list[HitItem] = Field(description="`score` is the cosine with what is nearest to it")
+    items: list[HitItem]
     generation: int
 
 

@@ -1,7 +1,7 @@
 """How a browser is shown an original: as it is where it is safe and known, as a JPEG of it otherwise.
 
-What the index read once may have been replaced since. A file is served only while its size and its time are those
-that were indexed, or its hash is.
+What the index read once may have been replaced since. A file is served only while its hash is that of what was
+indexed; of very large ones, while size and time are.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from pocketclip.data.picture import decode
+from pocketclip.search.media import read_media
 from pocketclip.search.server.problems import Refusal
 from pocketclip.search.store import IndexReader, Picture
 
@@ -53,6 +53,7 @@ _VIDEOS: Mapping[str, str] = {
 }
 _JPEG_PX = 4096  # longest side of a JPEG that is made for a browser
 _KEPT_CHECKS = 4096
+_HASHED_BYTES = 2**28  # larger files, films that is, would keep their viewers waiting
 _HEAD = 16
 
 
@@ -124,7 +125,9 @@ class Originals:
         try:
             state = path.stat()
             is_same = stat.S_ISREG(state.st_mode) and (
-                (_is_as_indexed(picture, state)) or self._has_hash(path, state, picture.sha256)
+                self._has_hash(path, state, picture.sha256)
+                if state.st_size <= _HASHED_BYTES
+                else _is_as_indexed(picture, state)
             )
         except OSError:
             raise _gone(picture) from None
@@ -140,8 +143,10 @@ class Originals:
         """
         data = self.data(picture)
         try:
-            image = decode(data, name=picture.name)
-        except ValueError as error:
+            image = next(
+                iter(read_media(data, name=picture.path.name if picture.key is None else "").frames)
+            ).image
+        except (ValueError, ImportError) as error:
             raise Refusal(415, f"{picture.name} cannot be made into a JPEG here: {error}") from error
         if max(image.size) > _JPEG_PX:
             image.thumbnail((_JPEG_PX, _JPEG_PX))
@@ -150,8 +155,8 @@ class Originals:
         return file.getvalue()
 
     def _has_hash(self, path: Path, state: os.stat_result, sha256: str) -> bool:
-        """Whether a file that was touched still has the same content."""
-        key = (sha256, state.st_ino, state.st_size, state.st_mtime_ns)
+        """Whether a file has the content that was indexed; asked again only when it was touched."""
+        key = (sha256, state.st_ino, state.st_mtime_ns, state.st_ctime_ns)
         with self._lock:
             if key in self._checked:
                 return self._checked[key]

@@ -12,6 +12,7 @@ from pocketclip.search.server.answers import Answers
 from pocketclip.search.server.bulletin import Bulletin
 from pocketclip.search.server.config import ServerConfig
 from pocketclip.search.server.metrics import Meters
+from pocketclip.search.server.overviews import Overviews
 from pocketclip.search.server.page import Asset
 from pocketclip.search.server.problems import Problem
 from pocketclip.search.server.shown import Originals
@@ -24,6 +25,7 @@ class Site:
 
     config: ServerConfig
     answers: Answers
+    overviews: Overviews
     originals: Originals
     workers: Workers
     meters: Meters

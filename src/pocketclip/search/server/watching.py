@@ -1,4 +1,9 @@
-"""A child process that keeps the index up to date, so that indexing never holds up an answer."""
+"""A child process that keeps the index up to date, so that indexing never holds up an answer.
+
+    python -m pocketclip.search.server.watching INDEX [MODEL]
+
+is what it runs. It ends when its standard input does, which the death of its parent brings about, too.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +12,7 @@ import subprocess
 import sys
 import threading
 from collections import deque
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TextIO
 
@@ -16,7 +22,7 @@ _KEPT_LINES = 20
 
 
 class Watcher:
-    """Runs `pocketclip index --watch` for the folders that an index holds.
+    """Runs the indexer for the folders that an index holds, and looks after it.
 
     Args:
         index: the index.
@@ -25,7 +31,8 @@ class Watcher:
     """
 
     def __init__(self, index: Path, *, model: Path | None = None, command: tuple[str, ...] = ()) -> None:
-        self._command = command or _index_command(index, model)
+        given = (str(index), *((str(model),) if model else ()))
+        self._command = command or (sys.executable, "-m", __name__, *given)
         self._process: subprocess.Popen[str] | None = None
         self._lines: deque[str] = deque(maxlen=_KEPT_LINES)
         self._reading: threading.Thread | None = None
@@ -35,7 +42,7 @@ class Watcher:
         """Why it does not run any more; None while it does."""
         if self._process is None or self._process.poll() is None:
             return None
-        said = [line for line in self._lines if line.startswith("error")] or list(self._lines)
+        said = [line.removeprefix("error: ") for line in self._lines if line.startswith("error: ")]
         return said[-1] if said else f"the indexer ended with code {self._process.returncode}"
 
     def start(self) -> None:
@@ -55,7 +62,8 @@ class Watcher:
         """Ends it; what it has committed stays."""
         if self._process is None:
             return
-        self._process.terminate()
+        assert self._process.stdin is not None
+        self._process.stdin.close()
         try:
             self._process.wait(_STOP_S)
         except subprocess.TimeoutExpired:
@@ -63,9 +71,8 @@ class Watcher:
             self._process.wait()
         if self._reading is not None:
             self._reading.join(_STOP_S)
-        for stream in (self._process.stdin, self._process.stderr):
-            if stream is not None:
-                stream.close()
+        if self._process.stderr is not None:
+            self._process.stderr.close()
 
     def _read(self, errors: TextIO) -> None:
         """Takes in what it says, so that it never waits for a reader."""
@@ -74,6 +81,26 @@ class Watcher:
                 self._lines.append(line.strip())
 
 
-def _index_command(index: Path, model: Path | None) -> tuple[str, ...]:
-    given = ("--model", str(model)) if model else ()
-    return (sys.executable, "-m", "pocketclip", "index", "--out", str(index), *given, "--watch")
+def main(arguments: Sequence[str]) -> int:
+    """Keeps an index up to date until standard input ends; says on standard error why it cannot."""
+    from pocketclip.search.build import Indexer
+    from pocketclip.search.watch import watch
+
+    stop = threading.Event()
+
+    def wait_for_the_end() -> None:
+        sys.stdin.read()
+        stop.set()
+
+    threading.Thread(target=wait_for_the_end, name="parent", daemon=True).start()
+    index, *model = arguments
+    try:
+        watch(Indexer(Path(index), model=Path(model[0]) if model else None), stop=stop)
+    except (ValueError, OSError, ImportError) as error:
+        print(f"error: {error}", file=sys.stderr, flush=True)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -19,7 +19,7 @@ _Answer = TypeVar("_Answer")
 
 
 class Workers:
-    """Runs functions in threads: so many searches at a time, so many files, one piece of work on the whole index.
+    """Runs functions in threads: so many searches at a time, so many files, so many that wait for overviews.
 
     Args:
         limits: seconds for an answer, and how many may wait.
@@ -30,7 +30,7 @@ class Workers:
         self._places = {
             "search": anyio.CapacityLimiter(max(2, os.cpu_count() or 1)),
             "file": anyio.CapacityLimiter(8),
-            "whole": anyio.CapacityLimiter(1),
+            "whole": anyio.CapacityLimiter(4),
         }
         self._threads = anyio.CapacityLimiter(64)
 
