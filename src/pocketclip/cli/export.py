@@ -29,6 +29,8 @@ class Export:
     Examples:
         pocketclip export runs/kd/checkpoint.safetensors exported/
         pocketclip export runs/kd/checkpoint.safetensors exported/ --to openvino --precision int8 --data emoji/
+        pocketclip export runs/kd/checkpoint.safetensors site/ --to web --pictures photos/
+        pocketclip export runs/kd/checkpoint.safetensors model/ --host transformers.js
         pocketclip export CKPT out/ --to onnx,openvino,coreml --precision fp32,fp16,int8 --data emoji/
     """
 
@@ -38,6 +40,8 @@ class Export:
     """Folder for the towers, tokenizer.json and manifest.json."""
     to: Annotated[str, arg(metavar="TARGET,...")] = "onnx"
     """Formats: onnx, openvino, coreml, executorch, litert, pt2, web (a page that runs the model in the browser)."""
+    host: Literal["none", "open_clip", "transformers.js", "sentence-transformers", "immich"] = "none"
+    """Lay the folder out for another program instead; --to is onnx then, or not needed."""
     precision: Annotated[str, arg(metavar="PRECISION,...")] = "fp32"
     """fp32, fp16, bf16, int8 (calibrated), int8-weights."""
     data: Annotated[Path | None, arg(help_behavior_hint="(default: none)")] = None
@@ -70,6 +74,8 @@ class Export:
         loaded = load(self.checkpoint)
         config = ExportConfig(towers=self.towers, pixels=self.pixels, opset=self.opset, force=self.force)
         material = self._material(config)
+        if self.host != "none":
+            return self._for_host(loaded, config, material, targets=targets, precisions=precisions)
         if len(targets) == len(precisions) == 1:
             one = replace(config, target=targets[0], precision=precisions[0])
             report = export(loaded, self.out, config=one, material=material)
@@ -85,6 +91,26 @@ class Export:
         )
         is_refused = any(row.verdict == "refused" for row in rows)
         return Outcome(table(rows), {"exports": [row.to_json() for row in rows]}, code=int(is_refused))
+
+    def _for_host(
+        self,
+        loaded: Loaded,
+        config: ExportConfig,
+        material: Material,
+        *,
+        targets: list[Any],
+        precisions: list[Any],
+    ) -> Outcome:
+        from pocketclip.export.hosts import export_for
+
+        if targets != ["onnx"] or len(precisions) != 1 or self.host == "none":
+            raise UsageError("--host takes one --precision, and no --to")
+        one = replace(config, precision=precisions[0])
+        report = export_for(loaded, self.out, host=self.host, config=one, material=material)
+        if report is None:
+            return Outcome(f"wrote the weights to {self.out}, for {self.host}", {"host": self.host})
+        said = _said(self.out, report, target="onnx")
+        return Outcome(f"{said.text}\nlaid out for {self.host}", said.values)
 
     def _material(self, config: ExportConfig) -> Material:
         from pocketclip.export import Material, read_pairs, splits_for
