@@ -541,5 +541,5 @@ class TestLogLines:
         assert "\r" not in ran.err
         lines = ran.err.splitlines()
         assert all(re.match(r"index: +\d+% +\d+/72 \[", line) for line in lines), lines
-        assert "picture/s" in lines[-1]
+        assert "file/s" in lines[-1]
         assert "█" not in ran.err

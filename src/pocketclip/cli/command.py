@@ -4,73 +4,73 @@ from __future__ import annotations
 
 import difflib
 import functools
+import importlib
 import inspect
 import json
 import operator
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, cast
 
 import tyro
 from tyro.conf import subcommand
 
-from pocketclip.cli.bench import Bench
-from pocketclip.cli.caption import Caption
-from pocketclip.cli.checks import Inspect, Verify
-from pocketclip.cli.compare import Compare
-from pocketclip.cli.convert import Convert
-from pocketclip.cli.describe import Describe
-from pocketclip.cli.doctor import Doctor
-from pocketclip.cli.evaluate import Evaluate
-from pocketclip.cli.export import Export, Parity
 from pocketclip.cli.extras import require
-from pocketclip.cli.filter import Filter, Score
-from pocketclip.cli.finetune import Finetune
-from pocketclip.cli.hub import Upload
-from pocketclip.cli.index import Index
-from pocketclip.cli.listing import List, Tag
-from pocketclip.cli.plot import Plot
-from pocketclip.cli.probe import Probe
-from pocketclip.cli.published import Join, Publish
-from pocketclip.cli.search import Search
-from pocketclip.cli.serve import Serve
-from pocketclip.cli.shards import Pack, Reinforce
 from pocketclip.cli.terminal import drop_output, flush_output, readable_streams, say, sentence, who
-from pocketclip.cli.train import Train, TrainRecipe
-from pocketclip.cli.verbs import Demo, UsageError, Verb
+from pocketclip.cli.verbs import UsageError, Verb
 
-_VERBS: Mapping[str, type] = {
-    "pack": Pack,
-    "score": Score,
-    "filter": Filter,
-    "reinforce": Reinforce,
-    "caption": Caption,
-    "join": Join,
-    "publish": Publish,
-    "verify": Verify,
-    "inspect": Inspect,
-    "doctor": Doctor,
-    "train": Train,
-    "finetune": Finetune,
-    "plot": Plot,
-    "evaluate": Evaluate,
-    "probe": Probe,
-    "compare": Compare,
-    "bench": Bench,
-    "export": Export,
-    "parity": Parity,
-    "index": Index,
-    "search": Search,
-    "list": List,
-    "tag": Tag,
-    "serve": Serve,
-    "describe": Describe,
-    "convert": Convert,
-    "upload": Upload,
-    "demo": Demo,
+_HOMES: Mapping[str, str] = {
+    "pack": "shards.Pack",
+    "score": "filter.Score",
+    "filter": "filter.Filter",
+    "reinforce": "shards.Reinforce",
+    "caption": "caption.Caption",
+    "join": "published.Join",
+    "publish": "published.Publish",
+    "verify": "checks.Verify",
+    "inspect": "checks.Inspect",
+    "doctor": "doctor.Doctor",
+    "train": "train.Train",
+    "finetune": "finetune.Finetune",
+    "plot": "plot.Plot",
+    "evaluate": "evaluate.Evaluate",
+    "probe": "probe.Probe",
+    "compare": "compare.Compare",
+    "bench": "bench.Bench",
+    "export": "export.Export",
+    "parity": "export.Parity",
+    "index": "index.Index",
+    "search": "search.Search",
+    "list": "listing.List",
+    "tag": "listing.Tag",
+    "serve": "serve.Serve",
+    "describe": "describe.Describe",
+    "convert": "convert.Convert",
+    "upload": "hub.Upload",
+    "demo": "verbs.Demo",
 }
+
+
+class _Verbs(Mapping[str, type]):
+    """The verbs by name. The module of one is imported when it is asked for: a search does not wait for the others."""
+
+    def __getitem__(self, name: str) -> type:
+        module, _, verb = _HOMES[name].partition(".")
+        return getattr(importlib.import_module(f"pocketclip.cli.{module}"), verb)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(_HOMES)
+
+    def __len__(self) -> int:
+        return len(_HOMES)
+
+    def __contains__(self, name: object) -> bool:
+        return name in _HOMES
+
+
+_VERBS = _Verbs()
 _STYLE = (tyro.conf.DisallowNone, tyro.conf.FlagCreatePairsOff, tyro.conf.PositionalMetavarFromFieldName)
 _DESCRIPTION = """Small, fast image-text models from your own data, shipped to devices.
 
@@ -163,6 +163,8 @@ def _parse(arguments: list[str]) -> Verb:
 
 def _parse_train(arguments: list[str]) -> Verb:
     """A recipe's settings are arguments too, so the recipe is looked for first."""
+    from pocketclip.cli.train import Train, TrainRecipe
+
     rest = [text for text in arguments if text not in ("-h", "--help")]
     asked_help = ["--help"] if rest != arguments else []
     prog, doc = "pocketclip train", _doc(Train)

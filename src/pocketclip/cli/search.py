@@ -19,6 +19,7 @@ from pocketclip.cli.verbs import Outcome, UsageError
 if TYPE_CHECKING:
     from pocketclip.search import Filter, Found, Hit, Query, SearchIndex
 
+Preview = Literal["auto", "kitty", "sixel", "iterm", "none"]
 _NONE = "(default: none)"
 
 
@@ -88,7 +89,7 @@ class Search:
     """Write the pictures found into this table."""
     links: Annotated[Path | None, arg(help_behavior_hint=_NONE)] = None
     """Make this folder of links to the pictures found."""
-    preview: Literal["auto", "kitty", "sixel", "iterm", "none"] = "auto"
+    preview: Preview = "auto"
     """Show the pictures in the terminal; `auto` where it can."""
     open: bool = False
     """Open the sheet, else the best picture, in the desktop's viewer."""
@@ -103,7 +104,7 @@ class Search:
         from pocketclip.search.query import SearchIndex
 
         query = self._query(text)
-        index = SearchIndex(path, model=self.model)
+        index = SearchIndex(path, model=self.model, soon=True)
         found = index.search(query)
         written = self._write(found.hits, query, index)
         if self.open and found.hits:
@@ -228,7 +229,7 @@ def write_found(
     return lines
 
 
-def preview_lines(hits: Sequence[Hit], protocol: str) -> list[str]:
+def preview_lines(hits: Sequence[Hit], protocol: Preview) -> list[str]:
     """One picture of all hits, as the terminal takes it; nothing where it shows none."""
     if not hits or protocol == "none" or (protocol == "auto" and not sys.stdout.isatty()):
         return []

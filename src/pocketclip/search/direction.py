@@ -40,7 +40,8 @@ def combine(terms: Sequence[Term]) -> Rows:
 
 def total(terms: Sequence[Term]) -> Rows:
     """The weighted sum of a query's parts, float32 [D]."""
-    return np.sum([np.float32(term.weight) * term.vector_D for term in terms], axis=0, dtype=np.float32)
+    weight_P = np.array([term.weight for term in terms], dtype=np.float32)
+    return weight_P @ np.stack([term.vector_D for term in terms])
 
 
 def mean(embed_PD: Rows) -> Rows:

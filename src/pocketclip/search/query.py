@@ -179,7 +179,12 @@ class SearchIndex:
     """
 
     def __init__(
-        self, path: Path | str, *, model: Path | str | None = None, threads: int | None = None
+        self,
+        path: Path | str,
+        *,
+        model: Path | str | None = None,
+        threads: int | None = None,
+        soon: bool = False,
     ) -> None:
         """Open an index.
 
@@ -187,6 +192,7 @@ class SearchIndex:
             path: folder written by `pocketclip index`.
             model: folder of the exported model; None takes the one that the index remembers.
             threads: of the network; None for one per core.
+            soon: run the model with what starts soonest instead of what runs fastest, for a query or two.
 
         Raises:
             FileNotFoundError: there is no such index.
@@ -196,6 +202,7 @@ class SearchIndex:
         self.reader = IndexReader(self.path)
         self._model_folder = None if model is None else Path(model)
         self._threads = threads
+        self._soon = soon
         self._texts: OrderedDict[str, Rows] = OrderedDict()
         self._lock = Lock()
         self._sample: tuple[int, Rows] | None = None
@@ -214,6 +221,7 @@ class SearchIndex:
             ValueError: the folder holds another model, or a damaged one.
         """
         from pocketclip.runtime import ExportedModel
+        from pocketclip.runtime.manifest import read_manifest
 
         meta = self.reader.meta
         named = os.environ.get("POCKETCLIP_MODEL")
@@ -224,7 +232,9 @@ class SearchIndex:
                 f"{self.path} was made with the model in {folder}, which is not there: "
                 f"name its folder with --model, or index the pictures again"
             )
-        model = ExportedModel(folder, threads=self._threads)
+        is_soonest_there = self._soon and read_manifest(folder).target == "onnx"
+        backend = "onnxruntime" if is_soonest_there else "auto"
+        model = ExportedModel(folder, backend=backend, threads=self._threads)
         if model.manifest.digest != meta.model_digest:
             raise ValueError(
                 f"{self.path} was made with another model than the one in {folder}, and their vectors cannot be "

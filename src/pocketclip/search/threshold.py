@@ -32,6 +32,7 @@ BACKGROUND_QUANTILE = 0.5
 PAIR_QUANTILE = 0.99
 """Pictures match a picture that is nearer to them than this share of the index's pairs are to each other."""
 
+_PAIRED = 1024  # of the sample: enough for the best hundredth of their pairs
 _TAIL = 0.02  # of the sample: where the largest cosines are taken to fall off exponentially
 
 
@@ -105,7 +106,8 @@ def calibrate(
         score_SB = sample_SD @ background_BD.T
         above_B = expected_best(score_SB, num_items=num_items) - offset_share * score_SB.mean(axis=0)
         least = float(np.quantile(above_B, quantile))
-    pairs = sample_SD[: len(sample_SD) // 2] @ sample_SD[len(sample_SD) // 2 :].T
+    some_SD = sample_SD[:: max(1, len(sample_SD) // _PAIRED)]
+    pairs = some_SD[::2] @ some_SD[1::2].T
     return Calibration(
         sample_SD=sample_SD,
         least=least,
