@@ -71,7 +71,10 @@ class Search:
     """Taken then or earlier; 2024 means to its end."""
     folder: Annotated[str | None, arg(name="in", metavar="FOLDER", help_behavior_hint=_NONE)] = None
     """In this folder or below."""
-    kind: Annotated[tuple[Literal["picture", "raw", "video"], ...], arg(metavar="picture|raw|video ...")] = ()
+    kind: Annotated[
+        tuple[Literal["picture", "raw", "video"], ...],
+        arg(metavar="picture|raw|video ...", help_behavior_hint="(default: all)"),
+    ] = ()
     """Only these."""
     tag: Annotated[tuple[str, ...], arg(metavar="TAG ...", help_behavior_hint=_NONE)] = ()
     """With all of these tags; `pocketclip tag` gives them."""

@@ -28,6 +28,7 @@ from pocketclip.data.sheet import (
     wrap,
 )
 from pocketclip.search.query import Hit
+from pocketclip.search.results import clock
 
 _FRAME = 4
 _TEXT_LINES = 2  # under a picture: rank and score, then its name
@@ -200,8 +201,10 @@ def _draw_card(canvas: Image.Image, hit: Hit, *, is_right: bool, style: _Style, 
     canvas.paste(fitted, (left + PAD + centred[0], top + PAD + centred[1]))
     y = top + PAD + style.config.cell_px + 2
     font, right_edge = style.small_font, left + style.card_width - PAD
-    pen.text((left + PAD, y), f"{hit.rank}", font=font, fill=RIGHT if is_right else INK)
+    at_s = hit.picture.at_s
+    rank = str(hit.rank) if at_s is None else f"{hit.rank}   {clock(at_s)}"
+    pen.text((left + PAD, y), rank, font=font, fill=RIGHT if is_right else INK)
     score = f"{hit.score:.3f}"
     pen.text((right_edge - font.getlength(score), y), score, font=font, fill=FADED)
-    name = ellipsis(hit.caption or hit.name, font, style.config.cell_px)
+    name = ellipsis(hit.caption or hit.picture.name, font, style.config.cell_px)
     pen.text((left + PAD, y + style.small_line), name, font=font, fill=FADED)

@@ -29,10 +29,10 @@ OFFSET_SHARE = 0.5
 BACKGROUND_QUANTILE = 0.5
 """The share of background texts whose best picture would be no match."""
 
-PAIR_QUANTILE = 0.99
+PAIR_QUANTILE = 0.9
 """Pictures match a picture that is nearer to them than this share of the index's pairs are to each other."""
 
-_PAIRED = 1024  # of the sample: enough for the best hundredth of their pairs
+_PAIRED = 1024  # of the sample: enough for a quantile of their pairs
 _TAIL = 0.02  # of the sample: where the largest cosines are taken to fall off exponentially
 
 
