@@ -88,6 +88,7 @@ def create_app(config: ServerConfig) -> FastAPI:
         lifespan=lifespan,
         docs_url=None,
         redoc_url=None,
+        redirect_slashes=False,
         openapi_url="/api/openapi.json",
         license_info={"name": "Apache-2.0"},
     )
@@ -114,11 +115,8 @@ def _guard(app: FastAPI, *, config: ServerConfig, meters: Meters) -> None:
 def _say_what_is_wrong(app: FastAPI) -> None:
     @app.exception_handler(HTTPException)
     async def refused(_: Request, error: HTTPException) -> Response:
-        headers = dict(error.headers or {})
-        if error.status_code in (408, 413):  # the rest of the body is not waited for
-            headers["connection"] = "close"
         sentence = _NOT_THERE.get(error.status_code) if error.detail in _BARE else None
-        return _problem(error.status_code, sentence or str(error.detail), headers)
+        return _problem(error.status_code, sentence or str(error.detail), dict(error.headers or {}))
 
     @app.exception_handler(RequestValidationError)
     async def invalid(_: Request, error: RequestValidationError) -> Response:

@@ -110,16 +110,20 @@ class BodyLimit:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
+        body = _Body(receive, limits=self._limits)
         started = False
 
         async def watched(message: Message) -> None:
             nonlocal started
-            started = started or message["type"] == "http.response.start"
+            if message["type"] == "http.response.start":
+                started = True
+                if _has_body(scope) and not body.is_whole:  # nobody reads the rest
+                    message = {**message, "headers": [*message.get("headers", ()), (b"connection", b"close")]}
             await send(message)
 
         try:
             self._check_head(scope)
-            await self._app(scope, self._counting(receive), watched)
+            await self._app(scope, body.receive, watched)
         except Refusal as refusal:
             if started:
                 raise
@@ -132,30 +136,44 @@ class BodyLimit:
             raise Refusal(414, f"the address is longer than {_LONGEST_TARGET} bytes")
         announced = dict(scope["headers"]).get(b"content-length", b"0")
         if not announced.isdigit() or int(announced[:20]) > self._limits.upload_bytes:
-            raise self._too_large()
+            raise _too_large(self._limits)
 
-    def _counting(self, receive: Receive) -> Receive:
-        arrived = 0
-        is_whole = False
-        deadline = time.monotonic() + self._limits.body_s
 
-        async def counted() -> Message:
-            nonlocal arrived, is_whole
-            if is_whole:  # what comes now is the client's leaving
-                return await receive()
-            try:
-                async with asyncio.timeout(max(0.0, deadline - time.monotonic())):
-                    message = await receive()
-            except TimeoutError:
-                raise Refusal(408, f"the body did not arrive within {self._limits.body_s:g} s") from None
-            if message["type"] == "http.request":
-                arrived += len(message.get("body", b""))
-                is_whole = not message.get("more_body", False)
-                if arrived > self._limits.upload_bytes:
-                    raise self._too_large()
-            return message
+class _Body:
+    """A request's body, counted and timed while it arrives."""
 
-        return counted
+    def __init__(self, receive: Receive, *, limits: Limits) -> None:
+        self._receive = receive
+        self._limits = limits
+        self._arrived = 0
+        self._deadline = time.monotonic() + limits.body_s
+        self.is_whole = False
 
-    def _too_large(self) -> Refusal:
-        return Refusal(413, f"the body is larger than {self._limits.upload_bytes / 2**20:g} MiB")
+    async def receive(self) -> Message:
+        """The next part.
+
+        Raises:
+            Refusal: too much, or too slow.
+        """
+        if self.is_whole:  # what comes now is the client's leaving
+            return await self._receive()
+        try:
+            async with asyncio.timeout(max(0.0, self._deadline - time.monotonic())):
+                message = await self._receive()
+        except TimeoutError:
+            raise Refusal(408, f"the body did not arrive within {self._limits.body_s:g} s") from None
+        if message["type"] == "http.request":
+            self._arrived += len(message.get("body", b""))
+            self.is_whole = not message.get("more_body", False)
+            if self._arrived > self._limits.upload_bytes:
+                raise _too_large(self._limits)
+        return message
+
+
+def _has_body(scope: Scope) -> bool:
+    headers = dict(scope["headers"])
+    return headers.get(b"content-length", b"0") != b"0" or b"transfer-encoding" in headers
+
+
+def _too_large(limits: Limits) -> Refusal:
+    return Refusal(413, f"the body is larger than {limits.upload_bytes / 2**20:g} MiB")

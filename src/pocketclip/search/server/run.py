@@ -17,6 +17,7 @@ from pocketclip.search.server.config import ServerConfig
 
 _STOP_S = 3  # for answers that are on their way when the server stops
 _LARGEST_HEAD = 64 * 1024
+_BACKLOG = 512
 
 
 def serve(config: ServerConfig, *, announce: Callable[[str], None]) -> None:
@@ -115,5 +116,5 @@ def _listen(config: ServerConfig) -> socket.socket:
         raise OSError(
             f"cannot serve at {config.host} port {config.port} ({reason.lower()}): choose another --port or --host"
         ) from error
-    listening.set_inheritable(True)
+    listening.listen(_BACKLOG)  # whoever opens the address at once waits, and is not refused
     return listening
