@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-TEMPLATES = ("a photo of {}.", "a picture of {}.", "{} in a photo.")
+TEMPLATES = ("a photo of {}.", "a picture of {}.")
 """Where a phrase is put; "{}" stands for it, with "a" before it where it has no article or number of its own."""
 
 _SENTENCE_WORDS = 6
