@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 Rows = npt.NDArray[np.float32]
 
 _KEPT_TEXTS = 4096  # embeddings of texts that are remembered
+_KEPT_FILTERS = 8  # whose items are remembered
 _SAMPLE = 4096  # vectors that stand for the index in statistics
 _CHANGED = 0.1  # share of items by which an index may grow before statistics are worked out again
 
@@ -204,6 +205,7 @@ class SearchIndex:
         self._threads = threads
         self._soon = soon
         self._texts: OrderedDict[str, Rows] = OrderedDict()
+        self._allowed: OrderedDict[tuple[int, Filter], npt.NDArray[np.int64]] = OrderedDict()
         self._lock = Lock()
         self._sample: tuple[int, Rows] | None = None
         self._calibrations: dict[tuple[tuple[str, ...], bool], tuple[int, Calibration | None]] = {}
@@ -262,8 +264,8 @@ class SearchIndex:
         """
         started = time.perf_counter()
         query = Query(text=query) if isinstance(query, str) else query
-        allowed = self.reader.select(query.where) if query.where else None
-        num_candidates = len(self.reader) if allowed is None else len(allowed)
+        allowed = self._selected(query.where) if query.where else None
+        num_candidates = len(self.reader.vectors) if allowed is None else len(allowed)
         terms = self._terms(query)
         threshold = self._threshold(query, terms)
         ids, scores = self._ranked(combine(terms), query, allowed, threshold=threshold)
@@ -424,9 +426,9 @@ class SearchIndex:
             templates = ()
         elif templates is None:
             templates = self.templates
-        num_items = len(self.reader)
+        num_items = len(self.reader.vectors)
         known = self._calibrations.get((templates, of_texts))
-        if known is None or abs(num_items - known[0]) > _CHANGED * known[0]:
+        if known is None or _is_other(num_items, known[0]):
             sample_SD = self._vectors_sample()
             enough = of_texts and len(sample_SD) >= LEAST_ITEMS
             background_BD = (
@@ -469,7 +471,24 @@ class SearchIndex:
 
     def _vectors_sample(self) -> Rows:
         """Vectors that stand for the index, float32 [S, D]."""
-        generation = self.reader.generation()
-        if self._sample is None or self._sample[0] != generation:
-            self._sample = (generation, self.reader.vectors.sample(_SAMPLE, seed=0))
+        num_items = len(self.reader.vectors)
+        if self._sample is None or _is_other(num_items, self._sample[0]):
+            self._sample = (num_items, self.reader.vectors.sample(_SAMPLE, seed=0))
         return self._sample[1]
+
+    def _selected(self, where: Filter) -> npt.NDArray[np.int64]:
+        """What a filter lets through; the next letter that is typed has the same filter."""
+        asked = (self.reader.generation(), where)
+        known = self._allowed.get(asked)
+        if known is None:
+            known = self.reader.select(where)
+            with self._lock:
+                self._allowed[asked] = known
+                while len(self._allowed) > _KEPT_FILTERS:
+                    self._allowed.popitem(last=False)
+        return known
+
+
+def _is_other(num_items: int, before: int) -> bool:
+    """Whether an index has grown or shrunk so much that its statistics are others."""
+    return abs(num_items - before) > _CHANGED * before
