@@ -17,6 +17,9 @@ import numpy.typing as npt
 _BLOCK = 2048  # rows: a block of products is 16 MB
 _HEAD = 64  # dimensions that are looked at before all are
 _SAMPLE = 20_000
+_FEW = 50  # one pair in so many is multiplied by itself
+_PAIRS = 1 << 14
+_STARTED = 8192  # rows with which clusters begin
 _PRODUCTS = 1 << 22  # of a block where its other side is not fixed
 _ROUNDING = 1e-4  # of a bound, in float32
 _MAD_TO_SIGMA = 1.4826  # the median deviation of a normal distribution
@@ -62,14 +65,22 @@ def _near_pairs(
             if rest_N is not None:
                 bound_BB += rest_N[ones, None] * rest_N[others]
             row_P, column_P = np.nonzero(bound_BB >= least - _ROUNDING)
+            if len(row_P) > bound_BB.size // _FEW:  # so many are sooner multiplied together than one by one
+                cosine_BB = vectors_ND[ones] @ vectors_ND[others].T
+                row_P, column_P = np.nonzero(cosine_BB >= least)
+            else:
+                cosine_P = _products(vectors_ND, row_P + one, column_P + other)
+                row_P, column_P = row_P[cosine_P >= least], column_P[cosine_P >= least]
             row_P, column_P = row_P + one, column_P + other
-            apart_P = row_P < column_P
-            row_P, column_P = row_P[apart_P], column_P[apart_P]
-            for begin in range(0, len(row_P), _PRODUCTS // 64):
-                some = slice(begin, begin + _PRODUCTS // 64)
-                cosine_P = np.einsum("pd,pd->p", vectors_ND[row_P[some]], vectors_ND[column_P[some]])
-                near_P = cosine_P >= least
-                yield row_P[some][near_P], column_P[some][near_P]
+            yield row_P[row_P < column_P], column_P[row_P < column_P]
+
+
+def _products(vectors_ND: Rows, one_P: Members, other_P: Members) -> npt.NDArray[np.float32]:
+    parts = [
+        np.einsum("pd,pd->p", vectors_ND[one_P[some]], vectors_ND[other_P[some]])
+        for some in (slice(begin, begin + _PAIRS) for begin in range(0, len(one_P), _PAIRS))
+    ]
+    return np.concatenate(parts) if parts else np.empty(0, np.float32)
 
 
 def _turned(vectors_ND: Rows) -> tuple[Rows, npt.NDArray[np.float32] | None]:
@@ -194,7 +205,8 @@ def clusters(
         vectors_ND: float32 [N, D], length 1.
         num: clusters; never more than different rows.
         seed: of the beginnings.
-        num_starts: beginnings, of which the one that ends with the highest mean cosine counts.
+        num_starts: beginnings, with a part of the rows where there are very many, of which the one that ends with
+            the highest mean cosine counts.
         max_rounds: after which each ends where it is.
     """
     if num < 1:
@@ -202,14 +214,21 @@ def clusters(
     if not len(vectors_ND):
         raise ValueError("there are no rows to divide")
     generator = np.random.default_rng(seed)
-    found = [
-        _clusters(vectors_ND, num, generator=generator, max_rounds=max_rounds) for _ in range(num_starts)
-    ]
-    return max(found, key=lambda one: float(one.cosine_N.mean()))
+    some_ND = vectors_ND
+    if len(vectors_ND) > _STARTED:
+        some_ND = vectors_ND[generator.choice(len(vectors_ND), _STARTED, replace=False)]
+    found = []
+    for _ in range(num_starts):
+        centre_KD = _first_centres(some_ND, num, generator=generator)
+        found.append(_improved(some_ND, centre_KD, max_rounds=max_rounds))
+    best = max(found, key=lambda one: float(one.cosine_N.mean()))
+    if some_ND is not vectors_ND:
+        best = _improved(vectors_ND, best.centre_KD, max_rounds=max_rounds)
+    return best
 
 
-def _clusters(vectors_ND: Rows, num: int, *, generator: np.random.Generator, max_rounds: int) -> Clusters:
-    centre_KD = _first_centres(vectors_ND, num, generator=generator)
+def _improved(vectors_ND: Rows, centre_KD: Rows, *, max_rounds: int) -> Clusters:
+    """Centres moved to the middle of their rows until no row changes its cluster; the largest first."""
     label_N, cosine_N = _nearest(vectors_ND, centre_KD)
     for _ in range(max_rounds):
         centre_KD = _centres(vectors_ND, label_N, cosine_N, num=len(centre_KD))
@@ -255,11 +274,13 @@ def _centres(
     vectors_ND: Rows, label_N: npt.NDArray[np.int64], cosine_N: npt.NDArray[np.float32], *, num: int
 ) -> Rows:
     """Mean directions; a cluster that lost all its rows begins again at the row farthest from its own centre."""
-    order_N = np.argsort(label_N, kind="stable")
-    labels, starts = np.unique(label_N[order_N], return_index=True)
     sum_KD = np.zeros((num, vectors_ND.shape[1]), np.float64)
-    sum_KD[labels] = np.add.reduceat(vectors_ND[order_N], starts, axis=0, dtype=np.float64)
-    lost = np.setdiff1d(np.arange(num), labels)
+    step = max(1, _PRODUCTS // num)
+    for begin in range(0, len(vectors_ND), step):
+        some = slice(begin, begin + step)
+        belongs_KB = np.equal.outer(np.arange(num), label_N[some]).astype(np.float32)
+        sum_KD += belongs_KB @ vectors_ND[some]
+    lost = np.setdiff1d(np.arange(num), label_N)
     sum_KD[lost] = vectors_ND[np.argsort(cosine_N, kind="stable")[: len(lost)]]
     length_K = np.linalg.norm(sum_KD, axis=1, keepdims=True)
     return (sum_KD / np.maximum(length_K, 1e-12)).astype(np.float32)
