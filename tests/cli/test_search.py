@@ -134,6 +134,31 @@ class TestSearch:
         assert named in ran.sentence()
 
 
+def test_a_search_for_words_imports_what_it_needs(run_python: Cli, photos: Path) -> None:
+    program = """
+import json, sys
+from pocketclip.cli import main
+assert main() == 0
+print(json.dumps(sorted(sys.modules)))
+"""
+    ran = run_python("-c", program, "search", photos, "blue", *NONE)
+    modules = set(json.loads(ran.out.splitlines()[-1]))
+    assert {"pocketclip.cli.search", "pocketclip.search.query"} <= modules
+    wasted = {
+        "numpy.ma",
+        "tqdm",
+        "openvino",
+        "fastapi",
+        "av",
+        "pocketclip.cli.train",
+        "pocketclip.cli.doctor",
+    }
+    wasted |= {
+        f"pocketclip.search.{name}" for name in ("build", "media", "doctor", "listings", "sheet", "server")
+    }
+    assert modules & wasted == set()
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="no pseudo terminals")
 class TestTerminal:
     def show(self, photos: Path, *arguments: str, **environment: str) -> str:
