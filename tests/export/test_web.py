@@ -398,7 +398,10 @@ def test_nothing_outside_the_folder_is_asked_for(visitor: Visitor):
 # ---- what must fail ----
 
 
-@pytest.mark.parametrize("name", ["image.onnx", "tokenizer.json", "manifest.json", "assets/ort-wasm.wasm.gz"])
+@pytest.mark.parametrize(
+    "name",
+    ["image.onnx", "tokenizer.json", "manifest.json", "assets/ort-wasm.mjs", "assets/ort-wasm.wasm.gz"],
+)
 def test_a_missing_file_is_named(copied: Path, name: str):
     path = copied / name
     hidden = path.with_name(f"{path.name}.elsewhere")

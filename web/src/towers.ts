@@ -3,7 +3,7 @@
 import type { InferenceSession, Tensor } from "onnxruntime-common";
 
 import { UserError } from "./errors";
-import { fetchPacked, fetchRole, type Manifest, type Progress } from "./manifest";
+import { fetchBytes, fetchPacked, fetchRole, type Manifest, type Progress } from "./manifest";
 import { normalise } from "./preprocess";
 import { asFloat32, asIntegers, readSafetensors, stored } from "./safetensors";
 import { type Rows, worstCosine } from "./vectors";
@@ -23,6 +23,8 @@ export interface Towers {
   images(pixels: readonly Uint8Array[]): Promise<Rows>;
   /** Token ids, [L] each. */
   texts(tokens: readonly number[][]): Promise<Rows>;
+  /** Frees the memory of both. */
+  close(): Promise<void>;
 }
 
 /** Opens both networks on what is asked for, or on the best that passes. */
@@ -73,7 +75,10 @@ async function tryGpu(
         Array.from({ length: num }, (_, i) => values.slice(i * length, (i + 1) * length));
       const found =
         role === "image" ? await towers.images(cut(inputs.bytes)) : await towers.texts(cut(asIntegers(inputs)));
-      if (worstCosine(found, { num, width, values: asFloat32(embed) }) < MIN_COSINE) return undefined;
+      if (worstCosine(found, { num, width, values: asFloat32(embed) }) < MIN_COSINE) {
+        await towers.close();
+        return undefined;
+      }
     }
     return towers;
   } catch (error) {
@@ -109,6 +114,10 @@ async function open(
       const ids = BigInt64Array.from(tokens.flat(), BigInt);
       return run(sessions.text, new ort.Tensor("int64", ids, [tokens.length, context_length]));
     },
+    close: async () => {
+      await sessions.image.release();
+      await sessions.text.release();
+    },
   };
 }
 
@@ -116,6 +125,7 @@ async function start(base: string, backend: Backend, tell: Progress): Promise<Or
   const ort = backend === "webgpu" ? await import("onnxruntime-web/jspi") : await import("onnxruntime-web/wasm");
   const name = backend === "webgpu" ? "ort-webgpu" : "ort-wasm";
   ort.env.logLevel = "error";
+  await fetchBytes(base, `assets/${name}.mjs`); // if it is missing, this says so better than an import
   ort.env.wasm.wasmPaths = { mjs: new URL(`assets/${name}.mjs`, base).href };
   ort.env.wasm.wasmBinary = await fetchPacked(base, `assets/${name}.wasm.gz`, tell);
   ort.env.wasm.numThreads = crossOriginIsolated ? Math.min(MOST_THREADS, navigator.hardwareConcurrency) : 1;
