@@ -15,7 +15,7 @@ from pocketclip.cli.verbs import Outcome, UsageError
 
 if TYPE_CHECKING:
     from pocketclip.checkpoint import Loaded
-    from pocketclip.export import ExportConfig, ExportRow, Material, ParityReport
+    from pocketclip.export import ExportConfig, ExportRow, Material, ParityReport, TowerParity
 
 _JUDGED = 256
 
@@ -180,7 +180,7 @@ def table(rows: Sequence[ExportRow]) -> str:
 
 
 def _cells(row: ExportRow) -> tuple[str, ...]:
-    worst = [row.report.worst(tower) if row.report else None for tower in ("image", "text")]
+    worst = [_worst(row.report, tower) if row.report else None for tower in ("image", "text")]
     agreed = row.report.agreement if row.report else None
     return (
         row.target,
@@ -191,6 +191,11 @@ def _cells(row: ExportRow) -> tuple[str, ...]:
         *(f"{row.latency_ms[tower]:.2f}" if tower in row.latency_ms else "-" for tower in ("image", "text")),
         row.verdict,
     )
+
+
+def _worst(report: ParityReport, tower: str) -> TowerParity | None:
+    """What a browser gave, where one did; else what ran here."""
+    return report.worst(f"browser {tower}") or report.worst(tower)
 
 
 def _said(out: Path, report: ParityReport, *, target: str) -> Outcome:
