@@ -28,8 +28,11 @@ class Index:
         pocketclip index --out photos.index --watch
     """
 
-    pictures: Annotated[Positional[tuple[Path, ...]], arg(metavar="[PICTURES ...]")] = ()
-    """Folders of pictures, or folders written by `pocketclip pack` (default: those that the index holds)."""
+    pictures: Annotated[
+        Positional[tuple[Path, ...]],
+        arg(metavar="[PICTURES ...]", help_behavior_hint="(default: those that the index holds)"),
+    ] = ()
+    """Folders of pictures, or folders written by `pocketclip pack`."""
     out: Annotated[
         Path | None, arg(help_behavior_hint="(default: $POCKETCLIP_INDEX, or your data folder)")
     ] = None

@@ -17,7 +17,7 @@ from pocketclip.search import firstpass
 from pocketclip.search.intake import Intake
 from pocketclip.search.media import MediaLimits
 from pocketclip.search.schema import OUR_FILES, PICTURES_FILE, printable
-from pocketclip.search.source import SUFFIXES, Entry, distinct, is_packed, walk
+from pocketclip.search.source import Entry, distinct, is_packed, walk
 from pocketclip.search.store import IndexMeta, IndexReader, Skipped
 from pocketclip.search.writer import IndexWriter, Seen, open_writer
 
@@ -180,7 +180,8 @@ class Indexer:
             if gone:
                 writer.forget(gone)
             num_gone = writer.sweep()
-            self._cover(writer)
+            if within is None or intake.num_new or num_gone:
+                self._cover(writer)
         self.folders += [folder for folder in folders if folder not in self.folders]
         return self._summary(intake, num_gone=num_gone, started=started)
 
@@ -313,9 +314,7 @@ def _compared(
 
 
 def _no_pictures(folder: Path) -> ValueError:
-    return ValueError(
-        f"{printable(folder)} holds no pictures ({', '.join(sorted(SUFFIXES))}): choose another folder"
-    )
+    return ValueError(f"{printable(folder)} holds no pictures or videos: choose another folder")
 
 
 def _is_in(path: Path, folders: Iterable[Path]) -> bool:
