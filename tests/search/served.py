@@ -42,7 +42,7 @@ def fill(folder: Path, *, num: int = 12) -> Path:
         path = folder / f"{2020 + number % 3}" / f"{colour} {number:02d}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
         image = Image.new("RGB", (48 + 4 * (number % 5), 32 + 6 * (number % 7)), colour)
-        image.putpixel((number, 0), (number, number, number))
+        image.putpixel((number % 40, number // 40), (number, number, number))
         image.save(path)
     return folder
 
