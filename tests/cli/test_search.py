@@ -141,7 +141,7 @@ from pocketclip.cli import main
 assert main() == 0
 print(json.dumps(sorted(sys.modules)))
 """
-    ran = run_python("-c", program, "search", photos, "blue", *NONE)
+    ran = run_python("-c", program, "search", photos, "blue")
     modules = set(json.loads(ran.out.splitlines()[-1]))
     assert {"pocketclip.cli.search", "pocketclip.search.query"} <= modules
     wasted = {

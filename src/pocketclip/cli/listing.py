@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from pocketclip.search.listings import Group
 
 _NONE = "(default: none)"
+_SHOWN = 20  # labels, of what was tagged
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -140,7 +141,9 @@ class Tag:
         labels = [*self.label, *read_labels(self.labels)]
         summary = SearchIndex(self.index, model=self.model).tag(labels, most=self.most)
         lines = [f"{summary.num_tagged} of {summary.num_items} pictures have tags"]
-        lines += _count_lines(list(summary.counts.items()))
+        lines += _count_lines(list(summary.counts.items())[:_SHOWN])
+        if len(summary.counts) > _SHOWN:
+            lines.append(f"{'':8} and {len(summary.counts) - _SHOWN} more: pocketclip list {self.index} tags")
         values = {"pictures": summary.num_items, "tagged": summary.num_tagged, "tags": dict(summary.counts)}
         return Outcome("\n".join(lines), values)
 
