@@ -27,9 +27,10 @@ from pocketclip.export import (
 from pocketclip.export.agreement import agreement
 from pocketclip.export.half import to_half
 from pocketclip.export.targets import litert_target
+from pocketclip.export.towers import TowerRequest
 from pocketclip.runtime import ExportedModel
 
-pytest.importorskip("onnx")
+onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxscript")
 
 
@@ -109,16 +110,16 @@ def test_int8_with_a_wrong_scale_is_refused_unless_forced(
 
     from pocketclip.export.targets import onnx_target
 
-    def wrong(request, prepared: Path, target: Path) -> list[str]:
-        quantize_dynamic(prepared, target, weight_type=QuantType.QInt8, per_channel=False)
-        model = onnx_target.onnx.load(target)
+    def wrong(request: TowerRequest, target: Path) -> list[str]:
+        quantize_dynamic(request.plain(), target, weight_type=QuantType.QInt8, per_channel=False)
+        model = onnx.load(target)
         scale = next(one for one in model.graph.initializer if one.name.endswith("_scale"))
-        raw = onnx_target.onnx.numpy_helper.to_array(scale) * np.float32(3)
-        scale.CopyFrom(onnx_target.onnx.numpy_helper.from_array(np.asarray(raw), scale.name))
-        onnx_target.onnx.save(model, target)
+        raw = onnx.numpy_helper.to_array(scale) * np.float32(3)
+        scale.CopyFrom(onnx.numpy_helper.from_array(np.asarray(raw), scale.name))
+        onnx.save(model, target)
         return []
 
-    monkeypatch.setattr(onnx_target, "_quantise", wrong)
+    monkeypatch.setattr(onnx_target, "quantise", wrong)
     config = ExportConfig(precision="int8", max_sensitive=0)
     with pytest.raises(ParityError, match=r"the layers that differ most: \w+ [\w.]+/\w+ \(cosine"):
         export(checkpoint, tmp_path / "out", config=config, material=material)

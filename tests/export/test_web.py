@@ -22,8 +22,18 @@ from PIL import Image
 from tests.conftest import draw_shape
 from tests.export.test_run import save_small
 
+from pocketclip.cli import main
 from pocketclip.data.picture import decode
-from pocketclip.export import ExportConfig, Material, ParityError, export, export_all, page_parity, site
+from pocketclip.export import (
+    ExportConfig,
+    Material,
+    ParityError,
+    check,
+    export,
+    export_all,
+    page_parity,
+    site,
+)
 from pocketclip.export.gallery import write_gallery
 from pocketclip.export.probes import PROBE_TEXTS, make_pictures
 from pocketclip.export.targets import onnx_target
@@ -463,6 +473,36 @@ def test_without_a_browser_that_is_said(checkpoint: Path, tmp_path: Path, monkey
     assert row.reason.startswith(page_parity.NOT_RUN)
     manifest = ExportedModel(tmp_path / "web-fp32").manifest
     assert str(manifest.settings["browser"]).startswith("not run in a browser: ")
+
+
+def test_parity_runs_the_page_again(checkpoint: Path, copied: Path):
+    report = check(checkpoint, copied)
+    assert report.passed
+    assert {entry.tower for entry in report.towers} == {"image", "text", "browser image", "browser text"}
+    worker = copied / "assets" / "worker.js"
+    worker.write_text(f"throw new Error('broken'); {worker.read_text()}")
+    report = check(checkpoint, copied)
+    assert not report.passed
+    assert any(problem.startswith("the page: it does not open") for problem in report.problems)
+
+
+def test_the_command_says_how_to_look_at_it(
+    checkpoint: Path,
+    pictures: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+):
+    monkeypatch.setenv(BROWSER, str(tmp_path / "no-such-browser"))
+    out = tmp_path / "out"
+    command = ["export", str(checkpoint), str(out), "--pictures", str(pictures)]
+    assert main([*command, "--to", "web"]) == 0
+    said = capsys.readouterr().out
+    assert "the page was not run in a browser" in said
+    assert "pictures that cannot be read, 1: broken.png" in said
+    assert f"python -m http.server --directory {out}" in said
+    assert main(command) != 0
+    assert "--pictures is for the page of --to web" in capsys.readouterr().err
 
 
 def test_a_page_needs_both_towers():

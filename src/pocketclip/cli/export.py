@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from pocketclip.export import ExportConfig, ExportRow, Material, ParityReport, TowerParity
 
 _JUDGED = 256
+_NAMED = 3  # pictures that cannot be read
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,6 +55,10 @@ class Export:
     """image, text or both."""
     pixels: Literal["float32", "uint8"] = "float32"
     """What the image tower takes: normalised pixels, or 8-bit ones that it normalises itself."""
+    table: Literal["same", "int4"] = "same"
+    """The text tower's token table: in the precision of the rest, or in 4 bits (onnx, openvino)."""
+    tune: Annotated[int, arg(metavar="STEPS")] = 0
+    """Steps of self-distillation with rounding in the forward pass, before int8."""
     opset: int = 20
     """ONNX operator set."""
     force: bool = False
@@ -72,7 +77,14 @@ class Export:
         if self.pictures is not None and "web" not in targets:
             raise UsageError("--pictures is for the page of --to web")
         loaded = load(self.checkpoint)
-        config = ExportConfig(towers=self.towers, pixels=self.pixels, opset=self.opset, force=self.force)
+        config = ExportConfig(
+            towers=self.towers,
+            pixels=self.pixels,
+            table=self.table,
+            tuning_steps=self.tune,
+            opset=self.opset,
+            force=self.force,
+        )
         material = self._material(config)
         if self.host != "none":
             return self._for_host(loaded, config, material, targets=targets, precisions=precisions)
@@ -221,8 +233,21 @@ def _said(out: Path, report: ParityReport, *, target: str) -> Outcome:
             lines.append(
                 "the page was not run in a browser: install playwright and a Chromium, and `pocketclip parity` runs it"
             )
+        lines += _unreadable(out)
         lines.append(f"look at it: python -m http.server --directory {out}, then open http://localhost:8000")
     return Outcome("\n".join(lines), report.to_json())
+
+
+def _unreadable(out: Path) -> list[str]:
+    """Pictures that are not in the page's index, and why; the first few."""
+    from pocketclip.runtime.manifest import read_manifest
+
+    found = read_manifest(out).settings.get("unreadable")
+    sentences = [str(one) for one in found] if isinstance(found, list) else []
+    if not sentences:
+        return []
+    more = [f"and {len(sentences) - _NAMED} more"] if len(sentences) > _NAMED else []
+    return [f"pictures that cannot be read, {len(sentences)}: {'; '.join([*sentences[:_NAMED], *more])}"]
 
 
 def _listed(text: str, known: tuple[str, ...], *, what: str) -> list[Any]:

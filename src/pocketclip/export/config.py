@@ -24,6 +24,12 @@ PRECISIONS: Mapping[Target, tuple[Precision, ...]] = {
 }
 """What can be written."""
 
+TokenTable: TypeAlias = Literal["same", "int4"]
+"""How the token table of a text tower is kept: as the precision says, or in 4 bits."""
+
+FOUR_BIT_TABLES: tuple[Target, ...] = ("onnx", "openvino")
+"""Targets that can keep the token table in 4 bits."""
+
 CALIBRATED: tuple[Precision, ...] = ("int8",)
 """Precisions that need real pictures and captions."""
 
@@ -124,6 +130,9 @@ class ExportConfig:
         num_pictures: seeded pictures that are made up for the gate, besides those given.
         num_calibration: pictures and captions, of those given, that int8 is calibrated on.
         max_sensitive: layers, worst first, that int8 may leave in float32 so that the gate passes.
+        table: how the token table of the text tower is kept: as `precision` says, or in 4 bits, where `FOUR_BIT_TABLES`
+            has the target (and not with fp16). It is many of a small model's bytes, and is looked up, not multiplied.
+        tuning_steps: of self-distillation with rounding in the forward pass, where the precision is int8.
         seed: of made-up pictures and of choices among those given.
         allowed: what the gate allows; None for that of the precision.
     """
@@ -138,6 +147,8 @@ class ExportConfig:
     num_pictures: int = 14
     num_calibration: int = 128
     max_sensitive: int = 12
+    table: TokenTable = "same"
+    tuning_steps: int = 0
     seed: int = 0
     allowed: Allowed | None = field(default=None)
 
@@ -162,6 +173,18 @@ class ExportConfig:
             raise ValueError(f"opset is {self.opset}: it must be 18 to 23")
         if self.num_calibration < 1 or self.max_sensitive < 0:
             raise ValueError("num_calibration must be at least 1 and max_sensitive not negative")
+        if self.tuning_steps < 0:
+            raise ValueError(f"tuning_steps is {self.tuning_steps}: it must not be negative")
+
+    @property
+    def tunes(self) -> int:
+        """Steps of tuning for this precision."""
+        return self.tuning_steps if self.precision == "int8" else 0
+
+    @property
+    def has_small_table(self) -> bool:
+        """Whether the token table is kept in 4 bits, for this target and precision."""
+        return self.table == "int4" and self.target in FOUR_BIT_TABLES and self.precision != "fp16"
 
     @property
     def gate(self) -> Allowed:

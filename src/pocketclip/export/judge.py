@@ -8,15 +8,19 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
+from torch import Tensor, nn
 
 from pocketclip.checkpoint import Loaded
+from pocketclip.export.config import ExportConfig
 from pocketclip.export.pairs import Pairs
 from pocketclip.export.parity import embed_reference
 from pocketclip.export.probes import PROBE_TEXTS, Probes, make_pictures
 from pocketclip.export.towers import INPUT_NAMES, build_tower
+from pocketclip.export.tune import tune
 
 
 @dataclass
@@ -32,7 +36,8 @@ class Judge:
     loaded: Loaded
     probes: Probes
     scratch: Path
-    _traced: dict[tuple[str, str, int], Path] = field(default_factory=dict)
+    _traced: dict[tuple[str, str, int, int], Path] = field(default_factory=dict)
+    _tuned: dict[tuple[str, str, int], nn.Module] = field(default_factory=dict)
 
     @cached_property
     def expected(self) -> dict[str, npt.NDArray[np.float32]]:
@@ -43,16 +48,35 @@ class Judge:
         """
         return embed_reference(self.loaded, self.probes)
 
-    def traced(self, role: str, *, pixels: str, opset: int) -> Path:
-        """A tower as float32 ONNX; not to be changed."""
+    def tower(
+        self, role: str, *, config: ExportConfig, inputs: npt.NDArray[np.generic]
+    ) -> tuple[nn.Module, Tensor]:
+        """A tower as it is exported, tuned for int8 where that is configured, and an example of its input.
+
+        Args:
+            role: "image" or "text".
+            config: pixels and steps of tuning.
+            inputs: that it is tuned on, as the tower takes them [N, ...].
+        """
+        tower, example = build_tower(self.loaded, role, pixels=config.pixels)
+        if not config.tunes:
+            return tower, example
+        key = (role, config.pixels, config.tunes)
+        if key not in self._tuned:
+            self._tuned[key] = tune(tower, inputs, steps=config.tunes, seed=config.seed)
+        return self._tuned[key], example
+
+    def traced(
+        self, role: str, *, pixels: Literal["float32", "uint8"], opset: int, tuning_steps: int = 0
+    ) -> Path:
+        """A tower as float32 ONNX; not to be changed. Where it is tuned, `tower` comes first."""
         from pocketclip.export.onnx_graph import trace  # needs the `onnx` extra
 
-        key = (role, pixels if role == "image" else "", opset)
+        key = (role, pixels if role == "image" else "", opset, tuning_steps)
         if key not in self._traced:
             path = self.scratch / f"{'-'.join(map(str, key))}.onnx"
-            tower, example = build_tower(
-                self.loaded, role, pixels="uint8" if pixels == "uint8" else "float32"
-            )
+            tower, example = build_tower(self.loaded, role, pixels=pixels)
+            tower = self._tuned[role, pixels, tuning_steps] if tuning_steps else tower
             trace(tower, example, path, input_name=INPUT_NAMES[role], opset=opset)
             self._traced[key] = path
         return self._traced[key]

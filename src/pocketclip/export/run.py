@@ -25,9 +25,10 @@ from pocketclip.export.probes import PROBE_TEXTS, Probes
 from pocketclip.export.report import LayerDifference, ParityError, ParityReport, require
 from pocketclip.export.site import write_site
 from pocketclip.export.targets import target_module
-from pocketclip.export.towers import CannotRunError, TowerRequest, build_tower
+from pocketclip.export.towers import CannotRunError, TowerRequest
 from pocketclip.models import VARIANTS
 from pocketclip.runtime import ExportedModel, Manifest
+from pocketclip.runtime.choice import feed
 from pocketclip.runtime.manifest import MANIFEST_FILE, describe_file, write_manifest
 from pocketclip.runtime.probes import PROBES_FILE, TowerProbes, write_probes
 from pocketclip.runtime.tower import Tower, TowerError
@@ -147,7 +148,7 @@ def _write_and_measure(
     held_back: dict[str, tuple[str, ...]] = {}
     while True:
         files, settings = write_towers(judge, folder, config=config, material=material, held_back=held_back)
-        _write_probes(judge, folder, config=config)
+        _write_probes(judge, folder, config=config, was_run=False)
         if material.labels:
             (folder / LABELS_FILE).write_text("\n".join(material.labels) + "\n", encoding="utf-8")
             files["labels"] = LABELS_FILE
@@ -159,6 +160,7 @@ def _write_and_measure(
         if report.passed or config.precision not in CALIBRATED or more == held_back:
             break
         held_back = more
+    _write_probes(judge, folder, config=config, was_run=report.was_run)
     if config.target == "web":
         report, about = _open_page(judge, folder, report, config=config, material=material)
         settings |= about
@@ -240,7 +242,6 @@ def write_towers(
     files: dict[str, str] = {}
     settings: dict[str, JsonValue] = {"torch": version("torch")}
     for role in config.towers:
-        tower, example = build_tower(loaded, role, pixels=config.pixels)
         pairs = material.calibrated_on
         odd = (
             PROBE_TEXTS if len(pairs) else ()
@@ -249,12 +250,19 @@ def write_towers(
         inputs = _inputs(loaded, calibrated, role=role, num=config.num_calibration)
         if role == "image" and config.pixels == "float32" and len(inputs):
             inputs = loaded.config.preprocess.normalise(inputs.astype(np.uint8))
+        tower, example = judge.tower(role, config=config, inputs=inputs)
         written = module.write(
             TowerRequest(
                 role=role,
                 tower=tower,
                 example=example,
-                plain=partial(judge.traced, role, pixels=config.pixels, opset=config.opset),
+                plain=partial(
+                    judge.traced,
+                    role,
+                    pixels=config.pixels,
+                    opset=config.opset,
+                    tuning_steps=config.tunes,
+                ),
                 save=partial(_save, loaded),
                 pixels=config.pixels,
                 folder=folder,
@@ -262,6 +270,7 @@ def write_towers(
                 opset=config.opset,
                 calibration=inputs,
                 held_back=held_back.get(role, ()),
+                has_small_table=config.has_small_table,
             )
         )
         files |= written.files
@@ -319,15 +328,20 @@ def describe(
     )
 
 
-def _write_probes(judge: Judge, folder: Path, *, config: ExportConfig) -> None:
-    """The first few probes, by which another machine checks itself."""
-    probes = {
-        role: TowerProbes(
-            inputs=_inputs(judge.loaded, judge.probes, role=role, num=_CARRIED),
-            embed_PD=judge.expected[role][:_CARRIED],
-        )
-        for role in config.towers
-    }
+def _write_probes(judge: Judge, folder: Path, *, config: ExportConfig, was_run: bool) -> None:
+    """The first few probes, by which another machine checks itself: with what the gate saw the export give for them.
+
+    Where nothing here runs the target, and before the gate does, with what the checkpoint gives.
+    """
+    towers = open_towers(folder, config=config) if was_run else {}
+    probes = {}
+    for role in config.towers:
+        inputs = _inputs(judge.loaded, judge.probes, role=role, num=_CARRIED)
+        embed_PD = judge.expected[role][:_CARRIED]
+        if towers:
+            preprocess = judge.loaded.config.preprocess
+            embed_PD = feed(towers[role], inputs, preprocess=preprocess, pixels=config.pixels)
+        probes[role] = TowerProbes(inputs=inputs, embed_PD=embed_PD)
     write_probes(folder, probes)
 
 

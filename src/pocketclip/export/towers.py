@@ -83,6 +83,7 @@ class TowerRequest:
         opset: ONNX operator set.
         calibration: inputs [N, ...] as the tower takes them; empty where the precision needs none.
         held_back: modules or layers that int8 leaves in float32.
+        has_small_table: whether a text tower's token table goes into 4 bits.
     """
 
     role: str
@@ -96,6 +97,7 @@ class TowerRequest:
     opset: int
     calibration: npt.NDArray[np.generic]
     held_back: tuple[str, ...] = ()
+    has_small_table: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,6 +111,17 @@ class WrittenTower:
 
     files: dict[str, str]
     settings: dict[str, JsonValue] = field(default_factory=dict)
+
+
+def is_delicate(name: str, module: nn.Module) -> bool:
+    """Whether int8 hurts a layer much for little time: depthwise convolutions, the stem, the head, gates.
+
+    Args:
+        name: of the layer in its tower.
+        module: the layer.
+    """
+    is_depthwise = isinstance(module, nn.Conv2d) and module.groups > 1
+    return is_depthwise or any(part in ("stem", "head", "squeeze") for part in name.split("."))
 
 
 def build_tower(

@@ -1,4 +1,4 @@
-"""Inputs that an exported model carries with the checkpoint's embeddings of them, so that a machine can check itself.
+"""Inputs that an exported model carries with its embeddings of them, so that another machine can check itself.
 
 Shapes: P probes, H and W picture, L tokens, D embedding.
 """
@@ -18,7 +18,7 @@ from pocketclip.data.publish import publish_file
 
 PROBES_FILE = "probes.safetensors"
 MIN_COSINE = 0.999
-"""What a backend's embedding must have with the checkpoint's, for the worst probe, to be chosen by itself."""
+"""What a backend's embedding must have with the export's own, for the worst probe, to be chosen by itself."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,7 +27,8 @@ class TowerProbes:
 
     Attributes:
         inputs: uint8 pixels [P, H, W, 3], or int64 tokens [P, L].
-        embed_PD: float32 [P, D], rows of length 1: the checkpoint's.
+        embed_PD: float32 [P, D], rows of length 1: what the export gave when it was judged, or, where nothing ran it
+            then, the checkpoint.
     """
 
     inputs: npt.NDArray[np.generic]

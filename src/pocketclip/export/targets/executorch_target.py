@@ -18,7 +18,7 @@ from torch import nn
 from pocketclip.data.publish import publish_file
 from pocketclip.data.sample import JsonValue
 from pocketclip.export.config import Precision
-from pocketclip.export.towers import TowerRequest, WrittenTower
+from pocketclip.export.towers import TowerRequest, WrittenTower, is_delicate
 from pocketclip.runtime.tower import Tower, TowerError
 
 
@@ -67,9 +67,9 @@ def _quantise(request: TowerRequest, example: torch.Tensor) -> nn.Module:
     if is_transformer:
         quantizer.set_global(config)
     else:  # sums and products of int8 maps cost accuracy and save nothing
-        delicate = {name for name, module in request.tower.named_modules() if _is_delicate(name, module)}
-        quantizer.set_operator_type(torch.ops.aten.conv2d.default, config)
-        quantizer.set_operator_type(torch.ops.aten.linear.default, config)
+        delicate = {name for name, module in request.tower.named_modules() if is_delicate(name, module)}
+        for operation in (torch.ops.aten.conv2d.default, torch.ops.aten.linear.default):
+            quantizer.set_operator_type(operation, config)  # ty: ignore[invalid-argument-type]
         quantizer.set_filter_function(lambda node: not delicate & _modules(node))
     with torch.no_grad():
         captured = torch.export.export(request.tower, (example,)).module()
@@ -77,12 +77,6 @@ def _quantise(request: TowerRequest, example: torch.Tensor) -> nn.Module:
         for row in request.calibration:
             prepared(torch.from_numpy(np.ascontiguousarray(row[None])))
         return convert_pt2e(prepared)
-
-
-def _is_delicate(name: str, module: nn.Module) -> bool:
-    """Whether int8 hurts it much for little time: depthwise convolutions, the stem, the head, gates."""
-    is_depthwise = isinstance(module, nn.Conv2d) and module.groups > 1
-    return is_depthwise or any(part in ("stem", "head", "squeeze") for part in name.split("."))
 
 
 def _modules(node: torch.fx.Node) -> set[str]:
