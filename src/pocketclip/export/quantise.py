@@ -89,7 +89,8 @@ def quantise_table(path: Path) -> None:
     with _quiet():
         quantiser = MatMulNBitsQuantizer(model, algo_config=config)
         quantiser.process()
-    onnx.save(quantiser.model.model, path)  # ty: ignore[missing-attribute]
+    done = quantiser.model
+    onnx.save(done if isinstance(done, onnx.ModelProto) else done.model, path)
 
 
 class _Feed(CalibrationDataReader):

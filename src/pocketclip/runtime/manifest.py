@@ -20,8 +20,9 @@ TOWERS = ("image", "text")
 ROLES = (*TOWERS, "image_weights", "text_weights", "tokenizer", "probes", "labels", "card")
 """What a file of an exported model can be for; the keys of `Manifest.files`.
 
-A tower is one file, or two with its weights; the tokenizer comes with the text tower; probes are inputs with
-the embeddings that the gate saw for them, by which another machine checks itself; labels are a list of classes; the card is text.
+A tower is one file, or two with its weights; the tokenizer comes with the text tower; probes are inputs with the
+embeddings that the gate saw for them, by which another machine checks itself; labels are a list of classes; the card
+is text.
 """
 INPUTS = ("float32", "uint8")
 """What the image tower takes: normalised BCHW pixels, or 8-bit BHWC ones that it normalises itself."""
