@@ -4,6 +4,7 @@
     .venv/bin/python benchmarks/search_quality.py photos.index excluding
     .venv/bin/python benchmarks/search_quality.py photos.index prompts
     .venv/bin/python benchmarks/search_quality.py photos.index mixing
+    .venv/bin/python benchmarks/search_quality.py photos.index tags
 
 Prints Markdown. The index must hold captions (a packed folder): a picture is right when its caption says so.
 
@@ -288,7 +289,42 @@ def mixing(gallery: Gallery) -> list[str]:
     return lines
 
 
-MEASURES = {"nothing": nothing, "excluding": excluding, "prompts": prompting, "mixing": mixing}
+def tagging(gallery: Gallery) -> list[str]:
+    """Everyday words as tags: how often the caption has the word, at several quantiles and numbers of tags."""
+    index = gallery.index
+    labels = [label for label in word_list("labels") if gallery.has(label).sum() >= 2]
+    label_LD = embedded(index.model, labels, templates=index.templates)
+    sample_SD = index.reader.vectors.sample(4096, seed=0)
+    background_BD = embedded(index.model, word_list("background"), templates=index.templates)
+    right_NL = np.stack([gallery.has(label) for label in labels], axis=1)
+    score_NL = gallery.rows_ND @ label_LD.T
+    lines = [f"{len(labels)} labels; of all pairs {right_NL.mean():.3f} are right", ""]
+    lines += [
+        "| quantile | tags of a picture at most | tags given | right | of the right ones, given |",
+        "|---|---|---|---|---|",
+    ]
+    for quantile in (0.5, 0.75, 0.9, 0.98):
+        made = calibrate(sample_SD, background_BD, num_items=len(index), quantile=quantile)
+        assert made is not None
+        above_NL = score_NL - _least(made, label_LD)
+        rank_NL = np.argsort(np.argsort(-above_NL, axis=1), axis=1)
+        for most in (1, 5):
+            given_NL = (above_NL >= 0) & (rank_NL < most)
+            both = int((given_NL & right_NL).sum())
+            lines.append(
+                f"| {quantile} | {most} | {given_NL.sum()} | {both / max(1, given_NL.sum()):.2f} | "
+                f"{both / right_NL.sum():.3f} |"
+            )
+    return lines
+
+
+MEASURES = {
+    "nothing": nothing,
+    "excluding": excluding,
+    "prompts": prompting,
+    "mixing": mixing,
+    "tags": tagging,
+}
 
 
 def main(index: Positional[Path], measure: Positional[str]) -> None:
@@ -296,7 +332,7 @@ def main(index: Positional[Path], measure: Positional[str]) -> None:
 
     Args:
         index: folder written by `pocketclip index`, of a packed folder with captions.
-        measure: nothing, excluding, prompts or mixing.
+        measure: nothing, excluding, prompts, mixing or tags.
     """
     if measure not in MEASURES:
         sys.exit(f"{measure!r} is none of {', '.join(MEASURES)}")

@@ -127,7 +127,7 @@ class Search:
         return Outcome("\n".join([*lines, *written]), values)
 
     def _query(self, text: str) -> Query:
-        from pocketclip.search.query import Query
+        from pocketclip.search.question import Query
 
         image = None
         if self.picture is not None:

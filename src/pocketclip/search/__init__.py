@@ -11,18 +11,19 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from pocketclip.search.build import IndexConfig, IndexSummary, index
     from pocketclip.search.filters import Filter
-    from pocketclip.search.query import Found, Hit, Query, SearchIndex
+    from pocketclip.search.query import SearchIndex
+    from pocketclip.search.question import Found, Hit, Query
     from pocketclip.search.sheet import Row, SheetConfig, contact_sheet
     from pocketclip.search.store import Picture, Skipped
 
 _HOMES = {
     "Filter": "filters",
-    "Found": "query",
-    "Hit": "query",
+    "Found": "question",
+    "Hit": "question",
     "IndexConfig": "build",
     "IndexSummary": "build",
     "Picture": "store",
-    "Query": "query",
+    "Query": "question",
     "Row": "sheet",
     "SearchIndex": "query",
     "SheetConfig": "sheet",

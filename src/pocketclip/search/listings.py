@@ -21,7 +21,8 @@ from pocketclip.search.groups import clusters, duplicates, outliers
 from pocketclip.search.vocabulary import embedded, word_list
 
 if TYPE_CHECKING:
-    from pocketclip.search.query import Hit, SearchIndex
+    from pocketclip.search.query import SearchIndex
+    from pocketclip.search.question import Hit
     from pocketclip.search.store import IndexReader
 
 Rows = npt.NDArray[np.float32]

@@ -15,7 +15,7 @@ from pocketclip.data.publish import publish_file, publish_folder
 
 if TYPE_CHECKING:
     from pocketclip.search.listings import Group
-    from pocketclip.search.query import Hit
+    from pocketclip.search.question import Hit
     from pocketclip.search.store import IndexReader
 
 COLUMNS = (

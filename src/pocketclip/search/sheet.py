@@ -27,7 +27,7 @@ from pocketclip.data.sheet import (
     font,
     wrap,
 )
-from pocketclip.search.query import Hit
+from pocketclip.search.question import Hit
 from pocketclip.search.results import clock
 
 _FRAME = 4

@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 
 Rows = npt.NDArray[np.float32]
 
+QUANTILE = 0.75
+"""The share of texts which show nothing that would be no picture's tag (docs/benchmarks.md, "Tags")."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class TagSummary:
@@ -42,8 +45,9 @@ class TagSummary:
 def tag(index: SearchIndex, labels: Sequence[str] = (), *, most: int = 5) -> TagSummary:
     """Give every item of an index the labels that it matches; earlier tags are replaced.
 
-    A label is accepted as a search with `min_score="auto"` accepts a picture: by where the matches of that very label
-    end in this index. Of the accepted ones an item keeps those that are farthest above their end.
+    A label is accepted as a search with `min_score="auto"` accepts a picture, by where the matches of that very label
+    end in this index, but more strictly: nobody looks at a tag before it is used. Of the accepted ones an item keeps
+    those that are farthest above their end.
 
     Args:
         index: to tag. Items that are added later have no tags until it is tagged again.
@@ -64,7 +68,7 @@ def tag(index: SearchIndex, labels: Sequence[str] = (), *, most: int = 5) -> Tag
     words = list(dict.fromkeys(words))
     if not words:
         raise ValueError("the labels to tag with are all empty: write words")
-    calibration = index.calibration()
+    calibration = index.calibration(quantile=QUANTILE)
     if calibration is None:
         raise ValueError(
             f"{index.path} has {len(index)} pictures: tags need at least {LEAST_ITEMS} to tell what matches"
