@@ -12,7 +12,6 @@ from __future__ import annotations
 import re
 import shutil
 from collections.abc import Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 from importlib import import_module
@@ -70,33 +69,26 @@ class FirstPass:
         return int(self.parts[-1].ids_P[-1])
 
     def candidates(
-        self, query_D: npt.NDArray[np.float32], k: int, *, share: float, pool: ThreadPoolExecutor
+        self, number: int, query_D: npt.NDArray[np.float32], k: int, *, share: float
     ) -> npt.NDArray[np.int64]:
-        """Positions among which the k nearest most likely are.
+        """Positions of one part among which its share of the k nearest most likely is.
 
         Args:
+            number: of the part.
             query_D: rotated, float32 [D].
-            k: that are wanted.
+            k: that are wanted, of all parts together.
             share: of the items that may be found; the fewer, the more candidates.
-            pool: threads to work in.
         """
-        num = len(self.ids)
-        wanted = self._num_wanted(k, share=share)
-        query_1D = _padded(query_D[None])
-        begins = np.cumsum([0, *(len(part.ids_P) for part in self.parts)])
-
-        def search(number: int) -> npt.NDArray[np.int64]:
-            part = self.parts[number]
-            most = min(len(part.ids_P), int(wanted * len(part.ids_P) / num * 1.1) + 100)
-            _faiss().omp_set_num_threads(1)
-            _, found = part.codes.search(query_1D, most)
-            return found[0][found[0] >= 0] + begins[number]
-
-        return np.concatenate(list(pool.map(search, range(len(self.parts)))))
+        part = self.parts[number]
+        wanted = self._num_wanted(k, share=share) * len(part.ids_P) / len(self.ids)
+        most = min(len(part.ids_P), int(1.05 * wanted) + 100)
+        _faiss().omp_set_num_threads(1)
+        _, found = part.codes.search(_padded(query_D[None]), most)
+        return found[0][found[0] >= 0]
 
     def _num_wanted(self, k: int, *, share: float) -> float:
         """So many that recall@k is 0.99 on random vectors, the hardest (docs/benchmarks.md)."""
-        return (5000 + 0.015 * len(self.ids) + 40 * k) / share
+        return (5000 + 0.024 * len(self.ids) + 40 * k) / share
 
 
 def is_available() -> bool:

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Protocol
 
@@ -29,7 +29,7 @@ Vectors = npt.NDArray[np.float32]
 
 _BLOCK = 16_384  # rows at a time, where all are wanted
 _FEW = 1_024  # rows that are not worth a second thread
-_SPARSE = 8  # a filter that lets through less than one in so many items is compared one by one
+_SPARSE = 2  # a filter that lets through less than one in so many items is compared one by one
 
 
 class VectorWriter:
@@ -180,11 +180,16 @@ class VectorReader:
         allowed_N = None if among is None else _find(state.ids_N, among)
         if allowed_N is not None:
             allowed_N = allowed_N[allowed_N >= 0]
-        rows_N = self._candidates(state, turned_D, k, allowed_N)
-        query = encoding.scan(turned_D)
-        about_N = self._about(state, query, rows_N)
-        near = top(about_N, _with_margin(k))
-        near = np.sort(near if rows_N is None else rows_N[near])
+        query, most = encoding.scan(turned_D), _with_margin(k)
+
+        def best_of(some: Callable[[], npt.NDArray[np.int64] | slice]) -> tuple[Ids, Vectors]:
+            return _best(state, query, some(), most)
+
+        jobs = self._jobs(state, turned_D, k, allowed_N)
+        found = [best_of(job) for job in jobs] if len(jobs) < 2 else list(self._pool.map(best_of, jobs))
+        rows_N = np.concatenate([np.empty(0, np.int64), *(rows for rows, _ in found)])
+        about_N = np.concatenate([np.empty(0, np.float32), *(about for _, about in found)])
+        near = np.sort(rows_N[top(about_N, most)])
         # not a matrix product: equal rows are to have equal cosines, to the last bit
         cosine_N = (self._vectors(state, near) * turned_D).sum(axis=1)
         best = top(cosine_N, k)
@@ -245,42 +250,44 @@ class VectorReader:
                 f"{len(self._rotation_DD)} numbers: embed it with the index's model"
             )
 
-    def _candidates(
+    def _jobs(
         self, state: _State, turned_D: Vectors, k: int, allowed_N: npt.NDArray[np.int64] | None
-    ) -> npt.NDArray[np.int64] | None:
-        """Rows that may be among the nearest, ascending; None for all."""
-        if state.first is None or (allowed_N is not None and len(allowed_N) * _SPARSE < len(state.ids_N)):
-            return allowed_N
-        share = 1.0 if allowed_N is None else len(allowed_N) / len(state.ids_N)
-        positions = state.first.candidates(turned_D, k, share=share, pool=self._pool)
-        rows_N = state.row_of_position[positions]
-        rows_N = np.sort(rows_N[rows_N >= 0])
+    ) -> list[Callable[[], npt.NDArray[np.int64] | slice]]:
+        """Shares of the work, for the threads: each gives rows that are to be compared, ascending."""
+        first, num = state.first, len(state.ids_N)
+        if first is None or (allowed_N is not None and len(allowed_N) * _SPARSE < num):
+            return self._stretches(allowed_N, 0, num)
+        keep_N: npt.NDArray[np.bool_] | None = None
         if allowed_N is not None:
-            keep = np.zeros(len(state.ids_N), dtype=bool)
-            keep[allowed_N] = True
-            rows_N = rows_N[keep[rows_N]]
-            late = allowed_N[allowed_N >= state.first_row_after]
-        else:
-            late = np.arange(state.first_row_after, len(state.ids_N))
-        return np.concatenate([rows_N, late])
+            keep_N = np.zeros(num, dtype=bool)
+            keep_N[allowed_N] = True
+        share = 1.0 if allowed_N is None else len(allowed_N) / num
+        begins = np.cumsum([0, *(len(part.ids_P) for part in first.parts)])
 
-    def _about(self, state: _State, query: encoding.Scan, rows_N: npt.NDArray[np.int64] | None) -> Vectors:
-        """About the cosines of rows, by the threads together."""
-        num = len(state.ids_N) if rows_N is None else len(rows_N)
-        straight = rows_N is None and state.in_order
+        def candidates(number: int) -> npt.NDArray[np.int64]:
+            positions = first.candidates(number, turned_D, k, share=share)
+            rows_N = state.row_of_position[positions + begins[number]]
+            rows_N = np.sort(rows_N[rows_N >= 0])
+            return rows_N if keep_N is None else rows_N[keep_N[rows_N]]
 
-        def part(span: tuple[int, int]) -> Vectors:
-            begin, end = span
-            if straight:
-                return query.cosines(state.high_SD[begin:end], state.scale_N[begin:end])
-            some = np.arange(begin, end) if rows_N is None else rows_N[begin:end]
-            return query.cosines(state.high_SD.take(state.slots_N[some], axis=0), state.scale_N[some])
+        late = state.first_row_after
+        allowed = None if allowed_N is None else allowed_N[allowed_N >= late]
+        return [
+            *(partial(candidates, number) for number in range(len(first.parts))),
+            *self._stretches(allowed, late, num),
+        ]
 
-        if num <= _FEW:
-            return part((0, num)) if num else np.empty(0, np.float32)
-        step = min(_BLOCK, -(-num // self._threads))
-        spans = [(begin, min(begin + step, num)) for begin in range(0, num, step)]
-        return np.concatenate(list(self._pool.map(part, spans)))
+    def _stretches(
+        self, allowed_N: npt.NDArray[np.int64] | None, begin: int, end: int
+    ) -> list[Callable[[], npt.NDArray[np.int64] | slice]]:
+        """All rows of a stretch, or the allowed ones of it, cut for the threads."""
+        if allowed_N is not None:
+            begin, end = 0, len(allowed_N)
+        step = max(_FEW, min(_BLOCK, -(-(end - begin) // self._threads)))
+        spans = [slice(at, min(at + step, end)) for at in range(begin, end, step)]
+        if allowed_N is not None:
+            return [partial(allowed_N.__getitem__, span) for span in spans]
+        return [partial(slice, span.start, span.stop) for span in spans]
 
     def _vectors(self, state: _State, rows_N: npt.NDArray[np.int64] | npt.NDArray[np.intp]) -> Vectors:
         """Rotated vectors of rows."""
@@ -352,6 +359,20 @@ class VectorReader:
         high = np.memmap(self._folder / VECTORS_FILE, np.int8, "r", shape=(num, widths[0]))
         fine = np.memmap(self._folder / FINE_FILE, np.uint8, "r", shape=(num, widths[1]))
         return np.asarray(high), np.asarray(fine)
+
+
+def _best(
+    state: _State, query: encoding.Scan, some: npt.NDArray[np.int64] | slice, most: int
+) -> tuple[npt.NDArray[np.int64], Vectors]:
+    """Of some rows, those that are about the nearest, ascending, and about their cosines."""
+    if isinstance(some, slice):
+        rows_N = np.arange(some.start, some.stop)
+        high = state.high_SD[some] if state.in_order else state.high_SD.take(state.slots_N[some], axis=0)
+    else:
+        rows_N, high = some, state.high_SD.take(state.slots_N[some], axis=0)
+    about_N = query.cosines(high, state.scale_N[some]) if len(rows_N) else np.empty(0, np.float32)
+    best = np.sort(top(about_N, most))
+    return rows_N[best], about_N[best]
 
 
 def _last(ids_N: Ids) -> int:
