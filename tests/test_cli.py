@@ -28,7 +28,7 @@ Cli = Callable[
 ]  # the fixtures `cli` and `run_python`; they give a record with code, out, err, sentence()
 
 VERBS = (
-    *("pack", "score", "filter", "reinforce", "caption", "join", "publish", "verify", "inspect"),
+    *("pack", "score", "filter", "reinforce", "caption", "join", "publish", "verify", "inspect", "doctor"),
     *("train", "finetune", "plot", "evaluate", "probe", "compare", "bench", "export"),
     *("index", "search", "serve", "describe", "upload", "demo"),
 )
