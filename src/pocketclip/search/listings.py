@@ -72,6 +72,8 @@ def find_albums(
         ValueError: `num` below 1.
         FileNotFoundError: the model, which reads the labels, is not where the index remembers it.
     """
+    if num is not None and num < 1:
+        raise ValueError(f"num is {num}: there is at least 1 album")
     if not len(index):
         return []
     num = num or min(_MOST_ALBUMS, max(1, round(math.sqrt(len(index)) / 2)))
