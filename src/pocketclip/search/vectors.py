@@ -29,7 +29,7 @@ Vectors = npt.NDArray[np.float32]
 
 _BLOCK = 16_384  # rows at a time, where all are wanted
 _FEW = 1_024  # rows that are not worth a second thread
-_SPARSE = 2  # a filter that lets through less than one in so many items is compared one by one
+_SPARSE = 4  # a filter that lets through less than one in so many items is compared one by one
 
 
 class VectorWriter:
@@ -123,6 +123,18 @@ class _State:
         return bool((self.slots_N == np.arange(len(self.slots_N))).all())
 
     @cached_property
+    def row_of_id(self) -> npt.NDArray[np.int32]:
+        """The row of each number up to the largest; -1 where there is no such item."""
+        rows = np.full(_last(self.ids_N) + 1, -1, dtype=np.int32)
+        rows[self.ids_N] = np.arange(len(self.ids_N), dtype=np.int32)
+        return rows
+
+    def rows_of(self, ids: Ids) -> npt.NDArray[np.int64]:
+        """Rows of those of some items that are there; `ids` and rows ascend."""
+        rows_N = self.row_of_id[ids[: np.searchsorted(ids, len(self.row_of_id))]]
+        return rows_N[rows_N >= 0].astype(np.int64)
+
+    @cached_property
     def row_of_position(self) -> npt.NDArray[np.int64]:
         """The row of each position of the first pass; -1 where the item is gone."""
         assert self.first is not None
@@ -177,9 +189,7 @@ class VectorReader:
         self._check(query_D, k)
         state = self._state()
         turned_D = self._rotation_DD @ query_D.astype(np.float32, copy=False)
-        allowed_N = None if among is None else _find(state.ids_N, among)
-        if allowed_N is not None:
-            allowed_N = allowed_N[allowed_N >= 0]
+        allowed_N = None if among is None else state.rows_of(among)
         query, most = encoding.scan(turned_D), _with_margin(k)
 
         def best_of(some: Callable[[], npt.NDArray[np.int64] | slice]) -> tuple[Ids, Vectors]:
