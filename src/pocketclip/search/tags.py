@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 Rows = npt.NDArray[np.float32]
 
-QUANTILE = 0.75
+QUANTILE = 0.9
 """The share of texts which show nothing that would be no picture's tag (docs/benchmarks.md, "Tags")."""
 
 

@@ -26,14 +26,14 @@ LEAST_ITEMS = 30
 OFFSET_SHARE = 0.5
 """How much of a query's mean cosine with the index counts as its own offset (docs/benchmarks.md, "Nothing matches")."""
 
-BACKGROUND_QUANTILE = 0.5
+BACKGROUND_QUANTILE = 0.6
 """The share of background texts whose best picture would be no match."""
 
 PAIR_QUANTILE = 0.9
 """Pictures match a picture that is nearer to them than this share of the index's pairs are to each other."""
 
 _PAIRED = 1024  # of the sample: enough for a quantile of their pairs
-_TAIL = 0.02  # of the sample: where the largest cosines are taken to fall off exponentially
+_TAIL = 0.005  # of the sample: the largest cosines, which are taken to fall off exponentially
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -126,7 +126,7 @@ def expected_best(score_SB: Rows, *, num_items: int) -> Rows:
     best_B = score_SB.max(axis=0)
     if num_items <= num_sampled:
         return best_B
-    num_tail = max(2, math.ceil(_TAIL * num_sampled))
+    num_tail = max(5, math.ceil(_TAIL * num_sampled))
     tail_TB = np.partition(score_SB, -num_tail, axis=0)[-num_tail:]
     excess_B = tail_TB.mean(axis=0) - tail_TB.min(axis=0)
     return best_B + excess_B * math.log(num_items / num_sampled)
