@@ -102,7 +102,8 @@ class Answers:
     def warm_up(self) -> None:
         """Asks something, so that nobody waits for the model to be loaded and the index to be read."""
         with suppress(ValueError, OSError, HTTPException):  # whoever asks first is told
-            self.search(SearchQuery(q="a photo", min_score="auto", k=1))
+            for quick in (True, False):
+                self.search(SearchQuery(q="a photo", min_score="auto", k=1, quick=quick))
 
     def items(self, asked: ItemsQuery) -> Items:
         """A page of items.

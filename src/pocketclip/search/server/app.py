@@ -6,12 +6,12 @@ import asyncio
 import threading
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager, suppress
+from importlib.metadata import version
 
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 
-from pocketclip import __version__
 from pocketclip.search.query import SearchIndex
 from pocketclip.search.server import routes_items, routes_search, routes_site
 from pocketclip.search.server.answers import UNREADABLE, Answers
@@ -83,7 +83,7 @@ def create_app(config: ServerConfig) -> FastAPI:
 
     app = FastAPI(
         title="pocketclip",
-        version=__version__,
+        version=version("pocketclip"),
         description=_DESCRIPTION,
         lifespan=lifespan,
         docs_url=None,
