@@ -477,7 +477,7 @@ def test_a_full_disk_leaves_an_index_that_goes_on(out: Path, colour_model: Path,
         [sys.executable, "-c", program, tmp_path / "photos", out, colour_model, str(limit)],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=300,
     )
     assert "OSError" in done.stdout, done
     assert "disk full" in done.stdout, done
@@ -602,7 +602,7 @@ def test_index_runs_without_torch(photos: Path, colour_model: Path, out: Path):
         "assert not {'torch', 'onnx', 'faiss', 'av', 'pillow_heif', 'rawpy'} & set(sys.modules)\n"
     )
     subprocess.run(
-        [sys.executable, "-W", "error", "-c", program, photos, out, colour_model], check=True, timeout=60
+        [sys.executable, "-W", "error", "-c", program, photos, out, colour_model], check=True, timeout=300
     )
 
 
