@@ -17,17 +17,16 @@ from PIL import Image
 from pocketclip.data.index import ShardIndex, read_index, write_index
 from pocketclip.data.sample import Sample
 from pocketclip.data.shard import write_shard
-from pocketclip.search.doctor import Diagnosis, DoctorConfig, examine
-from pocketclip.search.doctor_clean import write_clean
-from pocketclip.search.doctor_findings import (
+from pocketclip.search.doctor import Diagnosis, DoctorConfig, examine, write_clean
+from pocketclip.search.doctor.findings import (
     alike,
     find_captions,
     find_duplicates,
     find_misfits,
     signature,
 )
-from pocketclip.search.doctor_map import atlas, cover, num_columns, project
-from pocketclip.search.doctor_samples import (
+from pocketclip.search.doctor.map import atlas, cover, num_columns, project
+from pocketclip.search.doctor.samples import (
     Lost,
     Pictures,
     ShardSample,

@@ -66,8 +66,7 @@ class Doctor:
 
     def run(self) -> Outcome:
         """Examines."""
-        from pocketclip.search.doctor import DoctorConfig, examine
-        from pocketclip.search.doctor_clean import check_cleanable, write_clean
+        from pocketclip.search.doctor import DoctorConfig, check_cleanable, examine, write_clean
 
         config = DoctorConfig(
             near=self.near,

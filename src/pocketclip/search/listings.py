@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from pocketclip.search.doctor_findings import alike, signature
+from pocketclip.search.doctor.findings import alike, signature
 from pocketclip.search.groups import clusters, duplicates, outliers
 from pocketclip.search.vocabulary import embedded, word_list
 
@@ -31,7 +31,7 @@ NEAR_COSINE = 0.95
 """Pictures may be near-duplicates from this cosine on; their pixels decide."""
 
 ALIKE = 0.95
-"""Correlation of the pixels of near-duplicates, at least (`doctor_findings.alike`)."""
+"""Correlation of the pixels of near-duplicates, at least (`doctor.findings.alike`)."""
 
 ALONE = 3.5
 """Standard deviations below what is usual from which on a picture is an outlier (`groups.Outliers`)."""

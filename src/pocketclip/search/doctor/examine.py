@@ -24,7 +24,7 @@ from pocketclip.data.picture import decode
 from pocketclip.data.preprocess import Preprocess
 from pocketclip.data.publish import publish_file
 from pocketclip.runtime import ExportedModel
-from pocketclip.search.doctor_findings import (
+from pocketclip.search.doctor.findings import (
     CaptionFinding,
     DuplicateGroup,
     Misfit,
@@ -33,9 +33,9 @@ from pocketclip.search.doctor_findings import (
     find_misfits,
     signature,
 )
-from pocketclip.search.doctor_map import Coverage, cover
-from pocketclip.search.doctor_page import draw_page
-from pocketclip.search.doctor_samples import Lost, Place, ShardFile, ShardSample, list_shards, read_shard
+from pocketclip.search.doctor.map import Coverage, cover
+from pocketclip.search.doctor.page import draw_page
+from pocketclip.search.doctor.samples import Lost, Place, ShardFile, ShardSample, list_shards, read_shard
 from pocketclip.search.groups import Rows, outliers
 
 PAGE_FILE, JSON_FILE, DROP_FILE = "doctor.html", "doctor.json", "drop.txt"

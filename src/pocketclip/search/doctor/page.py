@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING
 from PIL import Image
 
 from pocketclip.data.picture import decode
-from pocketclip.search.doctor_map import atlas, num_columns
-from pocketclip.search.doctor_samples import Pictures
+from pocketclip.search.doctor.map import atlas, num_columns
+from pocketclip.search.doctor.samples import Pictures
 from pocketclip.search.media import thumbnail
 
 if TYPE_CHECKING:
-    from pocketclip.search.doctor import Diagnosis
-    from pocketclip.search.doctor_findings import CaptionFault, DuplicateGroup, Misfit
+    from pocketclip.search.doctor.examine import Diagnosis
+    from pocketclip.search.doctor.findings import CaptionFault, DuplicateGroup, Misfit
 
 _THUMBNAIL_PX, _STRIP_PX = 200, 88
 _TILES = ((1500, 64), (4000, 48), (10**9, 40))  # samples on the map at most -> pixels of each on its sheet
@@ -44,8 +44,8 @@ def draw_page(diagnosis: Diagnosis, *, listed: int) -> str:
         listed: so many findings of each kind are shown.
     """
     page = _Page(diagnosis, listed=listed)
-    style = Path(__file__).with_name("doctor.css").read_text(encoding="utf-8")
-    script = Path(__file__).with_name("doctor.js").read_text(encoding="utf-8")
+    style = Path(__file__).with_name("page.css").read_text(encoding="utf-8")
+    script = Path(__file__).with_name("page.js").read_text(encoding="utf-8")
     sections = (
         page.leaks(),
         page.duplicates(),

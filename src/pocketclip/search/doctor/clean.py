@@ -20,7 +20,7 @@ from pocketclip.data.sample import JsonValue
 from pocketclip.data.shard import ShardEntry
 
 if TYPE_CHECKING:
-    from pocketclip.search.doctor import Diagnosis
+    from pocketclip.search.doctor.examine import Diagnosis
 
 Finding = Literal["leaked", "duplicates", "mislabelled", "outliers", "captions", "drop"]
 
