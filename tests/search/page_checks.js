@@ -6,6 +6,12 @@ window.checks = {
     return { left, top, bottom };
   },
 
+  shownPicture() {
+    const picture = document.querySelector("#shown img.sharp");
+    const { width, height } = picture.getBoundingClientRect();
+    return { width, height, aspect: picture.naturalWidth / picture.naturalHeight };
+  },
+
   tileBoxes() {
     return [...document.querySelectorAll(".tile")].map((tile) => {
       const { left, top, right } = tile.getBoundingClientRect();

@@ -341,6 +341,9 @@ def test_on_a_phone(opened: Open):
     page.tap(".tile a")
     page.wait_for_selector("#viewer[open] img.sharp.there")
     assert page.evaluate("document.getElementById('viewer').scrollWidth <= innerWidth")
+    shown = page.evaluate("checks.shownPicture()")
+    assert shown["width"] <= 390
+    assert shown["width"] / shown["height"] == pytest.approx(shown["aspect"], rel=0.02)
     page.tap("#more-like")
     until(page, "location.search.includes('like=')")
     page.tap("#show-filters")

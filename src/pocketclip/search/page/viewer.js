@@ -92,10 +92,8 @@ function preview(known) {
 // The thumbnail is as large as the picture will be: nothing moves when that arrives.
 function fit(picture, { width, height }) {
   const larger = Math.max(1, SMALLEST_PX / Math.max(width, height)); // an icon is looked at, too
-  picture.width = Math.round(width * larger);
-  picture.height = Math.round(height * larger);
   picture.style.aspectRatio = `${width} / ${height}`;
-  picture.style.objectFit = "contain";
+  picture.style.width = `min(${Math.round(width * larger)}px, 100cqw, calc(100cqh * ${width / height}))`;
 }
 
 function fill(details, score) {
@@ -130,6 +128,7 @@ function video(details) {
     film.remove();
     excuse(`This browser cannot play it; this is the moment at ${clock(details.at_s ?? 0)}.`);
   });
+  fit(film, details);
   film.src = details.file.slice(1);
   byId("shown").append(film);
 }

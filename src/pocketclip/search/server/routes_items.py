@@ -87,7 +87,7 @@ def _file(here: Site, number: int, *, download: bool) -> Response:
     if download:
         headers["content-disposition"] = "attachment"
         return Response(here.originals.data(picture), media_type="application/octet-stream", headers=headers)
-    if not shown.is_converted or picture.key is not None:
+    if not shown.is_converted:
         data = here.originals.data(picture)
         media_type = picture_type(data[:16])
         if media_type is not None:

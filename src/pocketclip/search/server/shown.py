@@ -71,7 +71,9 @@ class Shown:
 
 
 def how_shown(picture: Picture) -> Shown:
-    """By its kind and name; a name that lies is found out when the file is read."""
+    """By its kind and name; a name that lies, or says nothing in a shard, is found out when the file is read."""
+    if picture.key is not None:
+        return Shown(media_type="image/*", is_converted=False)
     suffix = picture.path.suffix.lower()
     if picture.kind == "video":
         return Shown(media_type=_VIDEOS.get(suffix, "application/octet-stream"), is_converted=False)
