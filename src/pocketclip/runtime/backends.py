@@ -49,7 +49,7 @@ def _onnx(path: Path, *, threads: int | None, provider: str) -> Tower:
 
 def _provider(provider: str) -> Backend:
     return Backend(
-        targets=("onnx",),
+        targets=("onnx", "web"),
         is_exact=provider == CPU,
         is_there=partial(has_provider, provider),
         open=partial(_onnx, provider=provider),
@@ -62,14 +62,14 @@ BACKENDS: Mapping[str, Backend] = {
     "coreml": _provider("CoreMLExecutionProvider"),
     "webgpu": _provider("WebGpuExecutionProvider"),
     "openvino-bf16": Backend(
-        targets=("onnx", "openvino"),
+        targets=("onnx", "web", "openvino"),
         is_exact=False,
         is_there=has_bf16,
         open=partial(_openvino, arithmetic="bf16"),
     ),
     "onnxruntime": _provider(CPU),
     "openvino": Backend(
-        targets=("onnx", "openvino"),
+        targets=("onnx", "web", "openvino"),
         is_exact=True,
         is_there=has_openvino,
         open=partial(_openvino, arithmetic="f32"),
