@@ -2,8 +2,11 @@
 
 import { byId, element } from "./elements.js";
 
+// `words` in backticks are names.
+const prose = (text) => element("p", {}, ...text.split("`").map((part, at) => (at % 2 ? element("code", { textContent: part }) : part)));
+
 const description = await (await fetch("api/openapi.json")).json();
-byId("about").replaceChildren(...description.info.description.split("\n\n").map((text) => element("p", { textContent: text })));
+byId("about").replaceChildren(...description.info.description.split("\n\n").map(prose));
 
 const kindOf = (schema) =>
   schema.enum?.join(" | ") ?? schema.const ?? schema.anyOf?.map(kindOf).filter((kind) => kind !== "null").join(" | ") ??
@@ -16,7 +19,7 @@ function row({ name, schema, description: text }) {
 
 const sections = Object.entries(description.paths).flatMap(([path, methods]) => Object.entries(methods).map(([method, route]) => {
   const code = element("code", {}, element("b", { textContent: method.toUpperCase() }), ` ${path}`);
-  const text = [route.summary, route.description].filter(Boolean).map((part) => element("p", { textContent: part }));
+  const text = [route.summary, route.description].filter(Boolean).map(prose);
   const rows = (route.parameters ?? []).map(row);
   return element("section", {}, element("h2", {}, code), ...text, ...(rows.length ? [element("table", {}, element("tbody", {}, ...rows))] : []));
 }));
