@@ -185,8 +185,10 @@ class TestUndisturbed:
                 "-m",
                 "pocketclip",
                 "search",
-                str(undisturbed.folder / "index.sqlite"),
+                str(undisturbed.folder / "pictures.index"),
                 "a heart",
+                "--min-score",
+                "none",
             ],
             capture_output=True,
             text=True,
@@ -201,7 +203,8 @@ class TestUndisturbed:
                 for path in undisturbed.folder.rglob("*")
                 if path.suffix in (".tar", ".safetensors", ".onnx")
             ]
-            kept += [undisturbed.folder / "results.json", undisturbed.folder / "index.sqlite"]
+            index = undisturbed.folder / "pictures.index"
+            kept += [undisturbed.folder / "results.json", index / "vectors.i8", index / "pictures.sqlite"]
             return {str(path): (path.stat().st_mtime_ns, path.read_bytes()) for path in kept}
 
         before = state()
