@@ -203,8 +203,10 @@ class TestUndisturbed:
                 for path in undisturbed.folder.rglob("*")
                 if path.suffix in (".tar", ".safetensors", ".onnx")
             ]
-            index = undisturbed.folder / "pictures.index"
-            kept += [undisturbed.folder / "results.json", index / "vectors.i8", index / "pictures.sqlite"]
+            kept += [
+                undisturbed.folder / "results.json",
+                undisturbed.folder / "pictures.index" / "vectors.i8",
+            ]
             return {str(path): (path.stat().st_mtime_ns, path.read_bytes()) for path in kept}
 
         before = state()
