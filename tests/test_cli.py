@@ -390,6 +390,11 @@ class TestSearch:
             assert (process.wait(60), errors) == (0, b"")
 
 
+def _heeds_interrupts() -> None:
+    """What a shell starts in the background ignores Ctrl-C, and so do its children: these tests may run there."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 class TestInterrupted:
     """Ctrl-C: 130, one line, and the same command goes on."""
 
@@ -402,6 +407,7 @@ class TestInterrupted:
             stderr=subprocess.PIPE,
             text=True,
             env=os.environ | {"OMP_NUM_THREADS": "1"},
+            preexec_fn=_heeds_interrupts,
         )
         assert process.stderr is not None
         deadline = time.monotonic() + 120
